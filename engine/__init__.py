@@ -1,0 +1,1 @@
+"""The block-diffusion engine: usable alone, knows nothing of editors."""
