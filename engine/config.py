@@ -23,8 +23,8 @@ from engine.errors import ConfigError
 class AttentionConfig:
     """Attention of one layer.
 
-    `window` is the number of tokens a query sees, itself included (None: all). The first
-    `rotary_dim` of `head_dim` dims turn, with frequencies theta^(-2i / `rotary_denominator`).
+    `window` is the number of tokens a query sees, itself included (None: all). Dims i and
+    i + head_dim / 2 turn together, for i < rotary_dim / 2, at theta^(-2i / head_dim).
     """
 
     heads: int
@@ -33,7 +33,6 @@ class AttentionConfig:
     window: int | None = None
     rope_theta: float = 10_000.0
     rotary_dim: int
-    rotary_denominator: int
     value_is_key: bool = False
 
     def __post_init__(self) -> None:
@@ -102,7 +101,9 @@ class ModelConfig:
         for name, ids in (("bos", (self.bos_id,)), ("eos", self.eos_ids), ("pad", (self.pad_id,))):
             for token in ids:
                 if token is not None and not 0 <= token < self.vocab_size:
-                    raise ConfigError(f"{name}_token_id {token} is outside the {self.vocab_size} ids")
+                    raise ConfigError(
+                        f"{name}_token_id {token} is outside the {self.vocab_size} ids"
+                    )
 
     @property
     def is_diffusion(self) -> bool:
@@ -126,7 +127,8 @@ class ModelConfig:
         """Reads `config.json` and, where present, `generation_config.json`."""
         generation = directory / "generation_config.json"
         return cls.from_hf(
-            read_json(directory / "config.json"), read_json(generation) if generation.exists() else {}
+            read_json(directory / "config.json"),
+            read_json(generation) if generation.exists() else {},
         )
 
 
@@ -210,8 +212,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _diffusion_gemma(config: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConfig:
     text = _get(config, "text_config", dict)
-    kinds = _layer_kinds(text)
-    attention = {kind: _gemma_attention(text, kind) for kind in set(kinds)}
+    layers = tuple(_gemma_attention(text, i, kind) for i, kind in enumerate(_layer_kinds(text)))
     experts = ExpertsConfig(
         count=_get(text, "num_experts", int),
         top_k=_get(text, "top_k_experts", int),
@@ -219,13 +220,15 @@ def _diffusion_gemma(config: Mapping[str, Any], generation: Mapping[str, Any]) -
     )
     hidden = _get(text, "hidden_size", int)
     if (mode := text.get("use_bidirectional_attention")) == "all":
-        raise ConfigError(f"use_bidirectional_attention {mode!r} is not supported: the encoder is causal")
+        raise ConfigError(
+            f"use_bidirectional_attention {mode!r} is not supported: the encoder is causal"
+        )
     return ModelConfig(
         family="diffusion_gemma",
         vocab_size=_get(text, "vocab_size", int),
         hidden_size=hidden,
         intermediate_size=_get(text, "intermediate_size", int),
-        layers=tuple(attention[kind] for kind in kinds),
+        layers=layers,
         experts=experts,
         activation=_activation(text.get("hidden_activation", "gelu_pytorch_tanh")),
         norm_eps=text.get("rms_norm_eps", 1e-6),
@@ -246,7 +249,9 @@ def _layer_kinds(text: Mapping[str, Any]) -> list[str]:
     count = _get(text, "num_hidden_layers", int)
     kinds = text.get("layer_types")
     if kinds is None:
-        kinds = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(count)]
+        kinds = [
+            "full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(count)
+        ]
     if len(kinds) != count:
         raise ConfigError(f"layer_types has {len(kinds)} entries for {count} layers")
     if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
@@ -255,25 +260,29 @@ def _layer_kinds(text: Mapping[str, Any]) -> list[str]:
     return [*kinds[:-1], "full_attention"]
 
 
-def _gemma_attention(text: Mapping[str, Any], kind: str) -> AttentionConfig:
+def _gemma_attention(text: Mapping[str, Any], layer: int, kind: str) -> AttentionConfig:
     rope = (text.get("rope_parameters") or {}).get(kind) or (
         {"rope_type": "default", "rope_theta": 1e4}
         if kind == "sliding_attention"
         else {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
     )
     full = kind == "full_attention"
-    head_dim = text.get("global_head_dim", 512) if full else _get(text, "head_dim", int)
-    kv_heads = _get(text, "num_key_value_heads", int)
+    shape = {key: _get(text, key, int) for key in ("head_dim", "num_key_value_heads")}
     if full:
-        kv_heads = text.get("num_global_key_value_heads") or kv_heads
+        shape["head_dim"] = text.get("global_head_dim") or 512
+        shape["num_key_value_heads"] = (
+            text.get("num_global_key_value_heads") or shape["num_key_value_heads"]
+        )
+    # Newer files write the full layers' shapes layer by layer instead.
+    shape |= (text.get("per_layer_config") or {}).get(str(layer), {})
     return AttentionConfig(
         heads=_get(text, "num_attention_heads", int),
-        kv_heads=kv_heads,
-        head_dim=head_dim,
+        kv_heads=shape["num_key_value_heads"],
+        head_dim=shape["head_dim"],
         window=None if full else _get(text, "sliding_window", int),
         # The released config omits attention_k_eq_v: full layers never have a v_proj.
         value_is_key=full,
-        **_rotary(rope, head_dim),
+        **_rotary(rope, shape["head_dim"]),
     )
 
 
@@ -281,13 +290,14 @@ def _rotary(rope: Mapping[str, Any], head_dim: int) -> dict[str, Any]:
     kind = rope.get("rope_type", rope.get("type", "default"))
     part = float(rope.get("partial_rotary_factor", 1.0))
     theta = float(_get(rope, "rope_theta", (int, float)))
-    if kind == "proportional":  # the exponent's denominator stays the whole head
-        rotary_dim = 2 * int(part * head_dim // 2)
-        return {"rope_theta": theta, "rotary_dim": rotary_dim, "rotary_denominator": head_dim}
-    if kind == "default":
-        rotary_dim = int(head_dim * part)
-        return {"rope_theta": theta, "rotary_dim": rotary_dim, "rotary_denominator": rotary_dim}
-    raise ConfigError(f"rope_type {kind!r} is not supported; use 'default' or 'proportional'")
+    if kind == "proportional":
+        return {"rope_theta": theta, "rotary_dim": 2 * int(part * head_dim // 2)}
+    if kind == "default" and part == 1.0:
+        return {"rope_theta": theta, "rotary_dim": head_dim}
+    raise ConfigError(
+        f"rope_type {kind!r} with partial_rotary_factor {part} is not supported; "
+        "use 'default' over the whole head, or 'proportional'"
+    )
 
 
 def _llama(config: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConfig:

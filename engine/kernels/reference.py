@@ -1,0 +1,98 @@
+"""The operations of the model in plain torch: the definition every kernel is tested against.
+
+Each function is pure and works on any device and float dtype. Knows nothing of layers,
+weights files or caches.
+
+Source: transformers `models/diffusion_gemma/modeling_diffusion_gemma.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """x · (mean(x²) + eps)^-½ · weight over the last dim, in fp32, returned in x's dtype."""
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+def rotary_table(
+    positions: Tensor, head_dim: int, rotary_dim: int, theta: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, head_dim / 2] for `positions` [N]; dims beyond rotary_dim stand still."""
+    exponent = torch.arange(0, rotary_dim, 2, device=positions.device).float() / head_dim
+    frequencies = F.pad(1.0 / theta**exponent, (0, (head_dim - rotary_dim) // 2))
+    angles = positions[:, None].float() * frequencies
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns dims i and i + D / 2 of x [B, N, H, D] by the angles of `rotary_table`."""
+    cos, sin = cos[:, None, :], sin[:, None, :]  # [N, 1, D/2]
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor | None) -> Tensor:
+    """Softmax attention of q [B, N, H, D] over k, v [B, KV, L, D]; returns [B, N, H, D].
+
+    Query head h reads KV head h // (H / KV). `mask` [N, L] is true where a query may look;
+    None means everywhere. `scale` None means D^-½.
+    """
+    batch, length, heads, dim = q.shape
+    kv_heads = k.shape[1]
+    group = heads // kv_heads
+    # The query heads of one KV head become rows of one matrix: K and V are read once, not copied.
+    rows = q.view(batch, length, kv_heads, group, dim).permute(0, 2, 3, 1, 4)
+    rows = rows.reshape(batch, kv_heads, group * length, dim)
+    if mask is not None:
+        mask = mask.repeat(group, 1)
+    out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
+    out = out.view(batch, kv_heads, group, length, dim).permute(0, 3, 1, 2, 4)
+    return out.reshape(batch, length, heads, dim)
+
+
+def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    """activation(gate) · up, with tanh-approximated GELU or SiLU."""
+    if activation == "silu":
+        return F.silu(gate) * up
+    return F.gelu(gate, approximate="tanh") * up
+
+
+def route(
+    x: Tensor, scale: Tensor, proj: Tensor, per_expert_scale: Tensor, top_k: int, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The experts of each row of x [T, D]: weights [T, top_k] (fp32) and indices [T, top_k]."""
+    scores = F.linear(rms_norm(x, None, eps) * scale * x.shape[-1] ** -0.5, proj)
+    probabilities = scores.float().softmax(-1)
+    weights, indices = probabilities.topk(top_k, dim=-1)
+    weights = weights / weights.sum(-1, keepdim=True)
+    return weights * per_expert_scale[indices], indices
+
+
+def experts(
+    x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: Tensor, activation: str
+) -> Tensor:
+    """Σ_k weights · expert(x) over the chosen experts of each row.
+
+    x [T, D], weights and indices [T, K], gate_up [E, 2I, D] (gate rows first), down [E, D, I].
+    """
+    order = indices.flatten().argsort()
+    rows = order // indices.shape[1]
+    counts = indices.flatten().bincount(minlength=gate_up.shape[0]).tolist()
+    gathered = x[rows]
+    chunks = []
+    for expert, chunk in enumerate(torch.split(gathered, counts)):
+        if chunk.shape[0]:
+            gate, up = F.linear(chunk, gate_up[expert]).chunk(2, dim=-1)
+            chunks.append(F.linear(gated(gate, up, activation), down[expert]))
+    out = torch.cat(chunks) * weights.flatten()[order, None]
+    return torch.zeros_like(x).index_add_(0, rows, out.to(x.dtype))
+
+
+def softcap(logits: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(logits / cap) in fp32; no cap returns the logits in fp32."""
+    logits = logits.float()
+    return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,299 @@
+"""The transformer, in reading order: embed, layers, norm, head; two ways to run one block.
+
+`encode` is the causal pass that fills the prefix cache; `canvas` is the bidirectional pass over
+[prefix ; canvas] that leaves the cache alone. The block is configured by `ModelConfig`, never
+subclassed: DiffusionGemma and plain Llama layers are the same code. Knows nothing of sampling,
+lengths or text; arithmetic goes through `engine.kernels`.
+
+Source: transformers `models/diffusion_gemma/modeling_diffusion_gemma.py`; parameter names are
+those of its decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import kernels
+from engine.cache import PrefixCache
+from engine.config import AttentionConfig, ModelConfig
+
+
+class Transformer(nn.Module):
+    """Embedding, layers, final norm and head; self-conditioning where the model denoises."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, attention) for attention in config.layers)
+        self.norm = Norm(config.hidden_size, config.norm_eps)
+        if config.is_diffusion:
+            self.self_conditioning = SelfConditioning(config)
+        if not config.tied_head:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def encode(self, ids: Sequence[int], cache: PrefixCache) -> Tensor:
+        """Causal pass over `ids`, which follow the cached prefix; extends the cache by them.
+
+        Returns the final hidden states [1, N, D].
+        """
+        tokens = torch.tensor(list(ids), device=self.embed_tokens.weight.device)
+        hidden = self._run(self.embed(tokens[None]), cache, causal=True)
+        cache.commit(ids)
+        return hidden
+
+    def canvas(self, ids: Tensor, cache: PrefixCache, soft: Tensor | None) -> Tensor:
+        """Bidirectional pass over `ids` [B, C] after the cached prefix; final hidden [B, C, D].
+
+        `soft` [B, C, D] is the self-conditioning signal of the previous step (see
+        `soft_embedding`); None, before the first step, counts as zeros.
+        """
+        embedded = self.embed(ids)
+        if soft is None:
+            soft = torch.zeros_like(embedded)
+        return self._run(self.self_conditioning(embedded, soft), cache, causal=False)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""
+        head = self.embed_tokens if self.config.tied_head else self.lm_head
+        return kernels.softcap(F.linear(hidden, head.weight), self.config.logit_softcap)
+
+    def soft_embedding(self, probabilities: Tensor) -> Tensor:
+        """Expected embedding [..., D] under `probabilities` [..., V], scaled like a token's."""
+        weight = self.embed_tokens.weight
+        return (probabilities.to(weight.dtype) @ weight) * self._embedding_scale
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Scaled embeddings [..., D] of `ids`; also the soft embedding of a token that is known."""
+        embedded: Tensor = self.embed_tokens(ids)
+        return embedded if self.config.embedding_scale == 1.0 else embedded * self._embedding_scale
+
+    @property
+    def _embedding_scale(self) -> Tensor:
+        # Rounded to the weights' dtype first, as the reference does: sqrt(2816) is 53.0 in bf16.
+        weight = self.embed_tokens.weight
+        return torch.tensor(self.config.embedding_scale, dtype=weight.dtype, device=weight.device)
+
+    def _run(self, x: Tensor, cache: PrefixCache, *, causal: bool) -> Tensor:
+        step = _Pass(cache, x.shape[1], x.device, x.dtype, causal=causal)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, step, index)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+class Layer(nn.Module):
+    """One block: attention, then a dense MLP beside (or without) a mixture of experts."""
+
+    def __init__(self, config: ModelConfig, attention: AttentionConfig) -> None:
+        super().__init__()
+
+        def norm() -> Norm:
+            return Norm(config.hidden_size, config.norm_eps)
+
+        self.config = config
+        self.input_layernorm = norm()
+        self.self_attn = Attention(config, attention)
+        self.pre_feedforward_layernorm = norm()
+        self.mlp = GatedMLP(config)
+        if config.post_norms:
+            self.post_attention_layernorm = norm()
+            self.post_feedforward_layernorm = norm()
+        if config.experts:
+            self.post_feedforward_layernorm_1 = norm()
+            self.pre_feedforward_layernorm_2 = norm()
+            self.post_feedforward_layernorm_2 = norm()
+            self.router = Router(config)
+            self.experts = Experts(config)
+        if config.layer_scalars:
+            self.layer_scalar = nn.Parameter(torch.ones(1))
+            self.encoder_layer_scalar = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
+        """x [B, N, D] -> [B, N, D]."""
+        attended = self.self_attn(self.input_layernorm(x), step, index)
+        if self.config.post_norms:
+            attended = self.post_attention_layernorm(attended)
+        x = x + attended
+        forwarded = self.mlp(self.pre_feedforward_layernorm(x))
+        if self.config.experts:
+            routed = self._experts(x)
+            forwarded = self.post_feedforward_layernorm_1(forwarded) + routed
+        if self.config.post_norms:
+            forwarded = self.post_feedforward_layernorm(forwarded)
+        x = x + forwarded
+        if self.config.layer_scalars:
+            x = x * (self.encoder_layer_scalar if step.causal else self.layer_scalar)
+        return x
+
+    def _experts(self, x: Tensor) -> Tensor:
+        # The router reads the raw residual; the experts read it through a norm of their own.
+        rows = x.reshape(-1, x.shape[-1])
+        weights, indices = self.router(rows)
+        out = self.experts(self.pre_feedforward_layernorm_2(rows), weights, indices)
+        routed: Tensor = self.post_feedforward_layernorm_2(out.view_as(x))
+        return routed
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over [prefix ; new positions]."""
+
+    def __init__(self, config: ModelConfig, attention: AttentionConfig) -> None:
+        super().__init__()
+        self.shape = attention
+        self.scale = config.attention_scale
+        self.eps = config.norm_eps
+        self.qkv_norms = config.qkv_norms
+        width, kv_width = (n * attention.head_dim for n in (attention.heads, attention.kv_heads))
+        self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
+        if not attention.value_is_key:
+            self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+        if config.qkv_norms:
+            self.q_norm = Norm(attention.head_dim, config.norm_eps)
+            self.k_norm = Norm(attention.head_dim, config.norm_eps)
+
+    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
+        """x [B, N, D] -> [B, N, D]."""
+        heads = (*x.shape[:2], -1, self.shape.head_dim)
+        q = self.q_proj(x).view(heads)
+        k = self.k_proj(x).view(heads)
+        v = k if self.shape.value_is_key else self.v_proj(x).view(heads)
+        if self.qkv_norms:
+            q, k, v = self.q_norm(q), self.k_norm(k), kernels.rms_norm(v, None, self.eps)
+        cos, sin = step.rotary(self.shape)
+        q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+        keys, values = step.cache.view_with(index, k.transpose(1, 2), v.transpose(1, 2))
+        out = kernels.attention(q, keys, values, self.scale, step.mask(index, self.shape.window))
+        projected: Tensor = self.o_proj(out.flatten(2))
+        return projected
+
+
+class GatedMLP(nn.Module):
+    """down(activation(gate(x)) · up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] -> [..., D]."""
+        out: Tensor = self.down_proj(
+            kernels.gated(self.gate_proj(x), self.up_proj(x), self.activation)
+        )
+        return out
+
+
+class Router(nn.Module):
+    """Chooses the experts of each row."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.experts
+        self.top_k = config.experts.top_k
+        self.eps = config.norm_eps
+        self.proj = nn.Linear(config.hidden_size, config.experts.count, bias=False)
+        self.scale = nn.Parameter(torch.ones(config.hidden_size))
+        self.per_expert_scale = nn.Parameter(torch.ones(config.experts.count))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [T, D] -> weights and indices [T, K]."""
+        weight = self.proj.weight
+        return kernels.route(x, self.scale, weight, self.per_expert_scale, self.top_k, self.eps)
+
+
+class Experts(nn.Module):
+    """The experts' weights, stacked."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.experts
+        count, width = config.experts.count, config.experts.intermediate_size
+        self.activation = config.activation
+        self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * width, config.hidden_size))
+        self.down_proj = nn.Parameter(torch.empty(count, config.hidden_size, width))
+
+    def forward(self, x: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
+        """x [T, D], weights and indices [T, K] -> [T, D]."""
+        return kernels.experts(
+            x, weights, indices, self.gate_up_proj, self.down_proj, self.activation
+        )
+
+
+class SelfConditioning(GatedMLP):
+    """Adds what the previous step believed to the canvas embeddings, then normalises."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.pre_norm = Norm(config.hidden_size, config.norm_eps)
+
+    def forward(self, embedded: Tensor, soft: Tensor) -> Tensor:  # type: ignore[override]
+        """embedded, soft [B, C, D] -> [B, C, D]."""
+        signal = super().forward(self.pre_norm(soft))
+        return kernels.rms_norm(embedded + signal, None, self.pre_norm.eps)
+
+
+class Norm(nn.Module):
+    """RMSNorm with weight (x · w, not 1 + w)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., size] -> [..., size]."""
+        return kernels.rms_norm(x, self.weight, self.eps)
+
+
+class _Pass:
+    """What all layers of one forward share: the cache, positions, rotary tables, masks."""
+
+    def __init__(
+        self,
+        cache: PrefixCache,
+        length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        causal: bool,
+    ) -> None:
+        self.cache = cache
+        self.causal = causal
+        self._dtype = dtype
+        self._positions = torch.arange(cache.length, cache.length + length, device=device)
+        self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
+        self._masks: dict[int | None, Tensor] = {}
+
+    def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of this pass's positions for layers of `shape`."""
+        if shape not in self._tables:
+            self._tables[shape] = kernels.rotary_table(
+                self._positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype
+            )
+        return self._tables[shape]
+
+    def mask(self, index: int, window: int | None) -> Tensor | None:
+        """[N, L], true where a query may look; None where it may look at everything it is given.
+
+        A canvas sees all of the visible prefix and itself. So does a single next token.
+        """
+        if not self.causal or len(self._positions) == 1:
+            return None
+        if window not in self._masks:
+            last = int(self.cache.length + len(self._positions))
+            keys = torch.arange(
+                self.cache.first_visible(index), last, device=self._positions.device
+            )
+            distance = self._positions[:, None] - keys
+            allowed = distance >= 0
+            self._masks[window] = allowed if window is None else allowed & (distance < window)
+        return self._masks[window]

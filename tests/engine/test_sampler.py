@@ -1,0 +1,92 @@
+"""The sampler against transformers' own sampler classes, on the same tensors and draws."""
+
+import math
+
+import pytest
+import torch
+from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
+    EntropyBoundSampler,
+    EntropyBoundSamplerConfig,
+    LinearTemperatureScheduleLogitsProcessor,
+    StableAndConfidentStoppingCriteria,
+)
+
+from engine import sampler
+from engine.config import SamplerConfig
+
+VOCAB, HOLE, ROWS = 61, 17, 3
+
+
+def random_logits(seed: int, scale: float = 6.0) -> torch.Tensor:
+    return scale * torch.randn(ROWS, HOLE, VOCAB, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("steps_left", [1, 7, 48])
+def test_temperature_and_belief_equal_the_reference(steps_left):
+    logits = random_logits(steps_left)
+    processor = LinearTemperatureScheduleLogitsProcessor(0.4, 0.8, 48)
+    processed = processor(None, logits, torch.tensor(steps_left))
+    dist = torch.distributions.Categorical(logits=processed)
+    ours = sampler.predict(logits, sampler.temperature(SamplerConfig(), steps_left))
+    torch.testing.assert_close(ours.probabilities, dist.probs)
+    torch.testing.assert_close(ours.entropy, dist.entropy(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(ours.best, processed.argmax(-1))
+    torch.testing.assert_close(
+        ours.log_best, dist.log_prob(ours.best), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_certain_distribution_has_no_entropy_and_no_nan():
+    logits = torch.full((1, 2, VOCAB), -math.inf)
+    logits[..., 5] = 0.0
+    belief = sampler.predict(logits, 0.4)
+    assert belief.entropy.tolist() == [[0.0, 0.0]]
+    assert belief.best.tolist() == [[5, 5]]
+
+
+@pytest.mark.parametrize("bound", [1e-6, 0.1, 2.0, 1e6])
+@pytest.mark.parametrize("seed", range(5))
+def test_accept_and_renoise_equal_the_reference(bound, seed):
+    logits = random_logits(seed)
+    current = torch.randint(VOCAB, (ROWS, HOLE))
+    reference = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), HOLE, VOCAB, 48)
+    belief = sampler.predict(logits, 1.0)
+
+    torch.manual_seed(seed)
+    drawn = torch.multinomial(logits.softmax(-1).view(-1, VOCAB), 1).view(ROWS, HOLE)
+    kept = reference.accept_canvas(current, drawn, logits, 1)
+    theirs = reference.renoise_canvas(kept, 1)
+
+    generator = torch.Generator().manual_seed(seed)
+    ours_drawn = sampler.draw(belief.probabilities, generator)
+    accepted = sampler.accept(belief.entropy, bound)
+    ours = sampler.renoise(ours_drawn, accepted, VOCAB, generator)
+    assert torch.equal(accepted, reference.accepted_token_mask)
+    assert torch.equal(ours_drawn, drawn)
+    assert torch.equal(ours, theirs)
+
+
+def test_the_surest_position_is_always_accepted():
+    assert sampler.accept(torch.tensor([[3.0, 2.0, 9.0]]), 0.1).tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("stability", [0, 1, 2])
+def test_the_stop_rule_equals_the_reference_over_a_trajectory(stability):
+    reference = StableAndConfidentStoppingCriteria(stability, 1.0)
+    history: list[torch.Tensor] = []
+    stops = []
+    for seed in (1, 1, 2, 2, 2, 3):
+        belief = sampler.predict(random_logits(seed, scale=40.0), 1.0)
+        theirs = reference(belief.best, belief.probabilities.log())
+        ours = sampler.is_stable(belief.best, history, stability)
+        ours = ours & sampler.is_confident(belief.entropy, 1.0)
+        history.append(belief.best)
+        assert torch.equal(ours, theirs)
+        stops.append(bool(ours.all()))
+    assert True in stops
+    assert (False in stops) == (stability > 0)
+
+
+def test_noise_covers_the_whole_vocabulary():
+    noise = sampler.initial_noise((1, 4000), VOCAB, torch.Generator().manual_seed(0))
+    assert set(noise.flatten().tolist()) == set(range(VOCAB))

@@ -1,0 +1,107 @@
+"""Tiny random models of each family, made by transformers: the oracle of the parity tests."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import DiffusionGemmaForBlockDiffusion, LlamaConfig, LlamaForCausalLM
+from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaTextConfig
+from transformers.models.gemma4 import Gemma4VisionConfig
+
+from engine.config import ModelConfig
+from engine.model import Transformer
+
+WINDOW = 8
+CANVAS = 32
+VOCAB = 211
+
+TEXT = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "sliding_window": WINDOW,
+    "num_experts": 8,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 24,
+    "max_position_embeddings": 4096,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The reference and ours, on the same weights."""
+
+    reference: torch.nn.Module
+    ours: Transformer
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.ours.config
+
+
+def diffusion_gemma(directory: Path, seed: int, *, gain: float = 1.0, **text) -> Pair:
+    """`gain` scales what each block adds: small ones keep rounding from growing step by step."""
+    config = DiffusionGemmaConfig(
+        text_config=DiffusionGemmaTextConfig(**{**TEXT, **text}),
+        vision_config=Gemma4VisionConfig(**VISION),
+        canvas_length=CANVAS,
+    )
+    return _pair(DiffusionGemmaForBlockDiffusion, config, directory, seed, gain)
+
+
+def llama(directory: Path, seed: int, **changes) -> Pair:
+    config = LlamaConfig(
+        **{
+            "vocab_size": VOCAB,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "rope_theta": 100_000.0,
+            "tie_word_embeddings": True,
+            "eos_token_id": 1,
+            **changes,
+        }
+    )
+    return _pair(LlamaForCausalLM, config, directory, seed)
+
+
+def load_ours(directory: Path) -> Transformer:
+    from engine.runtime import load_model
+
+    return load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def _pair(cls, config, directory: Path, seed: int, gain: float = 1.0) -> Pair:
+    torch.manual_seed(seed)
+    reference = cls(config).eval()
+    _randomise(reference, gain)
+    reference.save_pretrained(directory)
+    return Pair(reference, load_ours(directory))
+
+
+def _randomise(model: torch.nn.Module, gain: float) -> None:
+    """Gives every norm weight, scale and layer scalar a value of its own, so that none hides."""
+    with torch.no_grad():
+        for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
+            scale = gain if "post_" in name or "self_conditioning.down" in name else 1.0
+            if parameter.ndim <= 1 and ("norm" in name or "scal" in name) and "embed" not in name:
+                parameter.copy_(scale * (0.6 + 0.8 * torch.rand_like(parameter)))
+            elif parameter.ndim >= 2:
+                std = 0.3 if "embed" in name else parameter.shape[-1] ** -0.5
+                parameter.normal_(0, scale * std)
