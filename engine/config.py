@@ -174,23 +174,28 @@ class SamplerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How an engine process is set up. `threads` 0 leaves torch's own choice."""
+    """How an engine process is set up.
+
+    `threads` 0 leaves torch's own choice; `max_prompt_tokens` None lets the device decide.
+    """
 
     model: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: int = 0
     prefill_chunk: int = 512
-    max_prompt_tokens: int = 8192
+    max_prompt_tokens: int | None = None
     cache_prefixes: int = 8
     cache_bytes: int = 1 << 30
     suffix_tokens: int = 48
     sampler: SamplerConfig | None = field(default=None)
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self, "prefill_chunk", "max_prompt_tokens", "cache_prefixes", "cache_bytes"
-        )
+        _require_positive(self, "prefill_chunk", "cache_prefixes", "cache_bytes")
+        if self.max_prompt_tokens is not None and self.max_prompt_tokens < 64:
+            raise ConfigError(
+                f"max_prompt_tokens must be at least 64, got {self.max_prompt_tokens}"
+            )
         if self.threads < 0 or self.suffix_tokens < 0:
             raise ConfigError(
                 f"threads and suffix_tokens cannot be negative, got {self.threads}, {self.suffix_tokens}"

@@ -1,17 +1,277 @@
-"""Loading and device choice."""
+"""The Engine: loads a model, chooses device and precision, answers one request at a time.
+
+Puts the pieces together: prompt -> prefix cache -> denoising or causal decoding -> text. Knows
+nothing of HTTP, processes or editors. One thread at a time may call `infill`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from engine import checkpoint
-from engine.config import ModelConfig
+from engine import causal, checkpoint, endings, infill, prompt
+from engine.cache import PrefixCache, PrefixStore
+from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
+from engine.errors import ConfigError, EngineError
+from engine.healing import Healer
+from engine.infill import Control, Filled
 from engine.model import Transformer
+from engine.prompt import Prompt
+from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
+from engine.tokenizer import Tokenizer
 
 Progress = Callable[[float, str], None]
+
+FIXED_HOLE = 32  # tokens, where the caller does not know the length of the hole
+
+
+class Engine:
+    """A loaded model that fills holes. `load` is slow; `infill` is the main job."""
+
+    def __init__(
+        self, name: str, config: EngineConfig, model: Transformer, tokenizer: Tokenizer
+    ) -> None:
+        self._name = name
+        self._config = config
+        self._model = model
+        self._tokenizer = tokenizer
+        self._device = model.embed_tokens.weight.device
+        self._dtype = model.embed_tokens.weight.dtype
+        self._sampler = config.sampler or SamplerConfig()
+        self._healer = Healer(tokenizer, model.config.vocab_size)
+        self._prefixes = PrefixStore(
+            model.config,
+            self._device,
+            self._dtype,
+            max_prefixes=config.cache_prefixes,
+            max_bytes=config.cache_bytes,
+        )
+
+    @classmethod
+    def load(cls, config: EngineConfig, progress: Progress | None = None) -> Engine:
+        """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
+        device = choose_device(config.device)
+        dtype = choose_dtype(config.dtype, device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        generation = config.model / "generation_config.json"
+        if config.sampler is None and generation.exists():
+            config = replace(config, sampler=SamplerConfig.from_hf(read_json(generation)))
+        tokenizer = Tokenizer.from_directory(config.model)
+        model = load_model(config.model, dtype=dtype, device=device, progress=progress)
+        engine = cls(config.model.resolve().name, config, model, tokenizer)
+        engine.infill(InfillRequest(prefix="def warm_up(", max_tokens=2), cancelled=lambda: False)
+        return engine
+
+    def infill(
+        self,
+        request: InfillRequest,
+        *,
+        cancelled: Callable[[], bool],
+        on_draft: Callable[[Draft], None] | None = None,
+    ) -> InfillResult:
+        """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true."""
+        clock = _Clock()
+        deadline = None
+        if request.deadline_ms is not None:
+            deadline = clock.started + request.deadline_ms / 1000
+        control = Control(cancelled=cancelled, deadline=deadline)
+        mode = self._mode(request)
+        fill = self._diffuse if mode is Mode.DIFFUSION else self._continue
+        answer = fill(request, control, on_draft, clock)
+        return InfillResult(
+            text=answer.text,
+            stop=answer.stop,
+            mode=mode,
+            model=self._name,
+            confidence=math.exp(min(0.0, answer.filled.log_probability)),
+            tokens=len(answer.filled.ids),
+            forwards=answer.filled.forwards,
+            prompt_tokens=answer.prompt_tokens,
+            cached_tokens=answer.cached_tokens,
+            timings_ms=clock.timings(),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What runs, as JSON values."""
+        model = self._model
+        weights = {id(p): p for p in model.parameters()}.values()
+        return {
+            "model": self._name,
+            "directory": str(self._config.model),
+            "family": model.config.family,
+            "mode": str(self._mode(InfillRequest(prefix=""))),
+            "trained_for_diffusion": model.config.is_diffusion,
+            "device": str(self._device),
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "parameters": sum(p.numel() for p in weights),
+            "weight_bytes": sum(p.nbytes for p in weights),
+            "cache_bytes": self._prefixes.nbytes,
+            "cached_prefixes": len(self._prefixes),
+            "canvas_length": model.config.canvas_length,
+        }
+
+    def _mode(self, request: InfillRequest) -> Mode:
+        if request.mode is Mode.AUTO:
+            return Mode.DIFFUSION if self._model.config.is_diffusion else Mode.CAUSAL
+        if request.mode is Mode.DIFFUSION and not self._model.config.is_diffusion:
+            raise EngineError(
+                f"{self._name} was not trained for diffusion; use mode 'causal' or 'auto'"
+            )
+        return request.mode
+
+    @property
+    def _prompt_limit(self) -> int:
+        limit = self._config.max_prompt_tokens or (8192 if self._device.type == "cuda" else 1024)
+        return min(limit, self._model.config.max_positions - 256)
+
+    def _diffuse(
+        self,
+        request: InfillRequest,
+        control: Control,
+        on_draft: Callable[[Draft], None] | None,
+        clock: _Clock,
+    ) -> _Answer:
+        config = self._model.config
+        canvas = config.canvas_length or 0
+        built = prompt.chat(
+            request,
+            self._tokenizer,
+            self._prompt_limit,
+            min(self._config.suffix_tokens, canvas // 2),
+        )
+        hole = request.hole_tokens or min(request.max_tokens, FIXED_HOLE)
+        if hole > canvas - len(built.suffix):
+            raise EngineError(
+                f"a hole of {hole} tokens and {len(built.suffix)} of suffix do not fit the canvas "
+                f"of {canvas}; ask for at most {canvas - len(built.suffix)}"
+            )
+        tail = prompt.canvas_tail(built, hole, self._tokenizer, config)
+        clock.mark("tokenize")
+        cache = self._prefixes.lookup(built.ids)
+        cached = cache.length
+        self._encode(cache, built.ids[cached:], control)
+        clock.mark("encode")
+        generator = torch.Generator(self._device).manual_seed(request.seed)
+        control = replace(control, on_draft=self._drafts(on_draft, request, built))
+        if tail:
+            filled = infill.infill(
+                self._model, cache, hole, tail, self._sampler, generator, control
+            )
+        else:
+            filled = infill.generate(self._model, cache, hole, self._sampler, generator, control)
+        clock.mark("decode")
+        return self._answer(request, built, filled, cached)
+
+    def _continue(
+        self,
+        request: InfillRequest,
+        control: Control,
+        on_draft: Callable[[Draft], None] | None,
+        clock: _Clock,
+    ) -> _Answer:
+        built = prompt.raw(request, self._tokenizer, self._model.config, self._prompt_limit)
+        clock.mark("tokenize")
+        cache = self._prefixes.lookup(built.ids)
+        # The last token is encoded anew: its state is where decoding starts.
+        cache.truncate(min(cache.length, len(built.ids) - 1))
+        cached = cache.length
+        hidden = self._encode(cache, built.ids[cached:], control)
+        assert hidden is not None
+        clock.mark("encode")
+        healed = self._tokenizer.encode(built.healed)
+        filled = causal.decode(
+            self._model,
+            cache,
+            hidden,
+            (request.hole_tokens or request.max_tokens) + len(healed),
+            lambda ids: self._stop(ids, request, built),
+            replace(control, on_draft=self._drafts(on_draft, request, built)),
+            allowed=lambda ids: self._allowed(ids, built),
+        )
+        self._prefixes.trim()
+        clock.mark("decode")
+        return self._answer(request, built, filled, cached)
+
+    def _encode(self, cache: PrefixCache, ids: Sequence[int], control: Control) -> Tensor | None:
+        if not ids:
+            return None
+        hidden = causal.encode(self._model, cache, ids, self._config.prefill_chunk, control)
+        self._prefixes.trim()
+        return hidden
+
+    def _allowed(self, ids: Sequence[int], built: Prompt) -> Tensor | None:
+        written = self._tokenizer.decode(ids)
+        choices = self._healer.allowed(built.healed[len(written) :])
+        return None if choices is None else choices.to(self._device)
+
+    def _stop(self, ids: Sequence[int], request: InfillRequest, built: Prompt) -> StopReason | None:
+        text = self._text(ids, built)
+        end = endings.find_end(text, request.suffix, single_line=request.single_line)
+        return end[1] if end else None
+
+    def _text(self, ids: Sequence[int], built: Prompt) -> str:
+        """The text for the hole: what was written, without what was healed."""
+        return self._tokenizer.decode(ids)[len(built.healed) :]
+
+    def _drafts(
+        self,
+        on_draft: Callable[[Draft], None] | None,
+        request: InfillRequest,
+        built: Prompt,
+    ) -> Callable[[Sequence[int], int], None] | None:
+        if on_draft is None:
+            return None
+        return lambda ids, step: on_draft(
+            Draft(text=self._cut(self._text(ids, built), request)[0], step=step)
+        )
+
+    def _cut(self, text: str, request: InfillRequest) -> tuple[str, StopReason | None]:
+        end = endings.find_end(text, request.suffix, single_line=request.single_line)
+        return (text[: end[0]], end[1]) if end else (text, None)
+
+    def _answer(
+        self, request: InfillRequest, built: Prompt, filled: Filled, cached: int
+    ) -> _Answer:
+        text, stop = self._cut(self._text(filled.ids, built), request)
+        return _Answer(text, stop or filled.stop, filled, len(built.ids), cached)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one way of filling found."""
+
+    text: str
+    stop: StopReason
+    filled: Filled
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class _Clock:
+    """Milliseconds spent in each named stage."""
+
+    def __init__(self) -> None:
+        self.started = self._last = time.monotonic()
+        self._stages: dict[str, float] = {}
+
+    def mark(self, stage: str) -> None:
+        """Ends `stage`, which began at the previous mark."""
+        now = time.monotonic()
+        self._stages[stage] = (now - self._last) * 1000
+        self._last = now
+
+    def timings(self) -> dict[str, float]:
+        """All stages and their total."""
+        return {**self._stages, "total": (time.monotonic() - self.started) * 1000}
 
 
 def load_model(
@@ -27,3 +287,19 @@ def load_model(
     )
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes a CUDA device where there is one."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' is not available here; use 'auto' or 'cpu'")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    if wanted == "auto":
+        wanted = "bfloat16" if device.type == "cuda" else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]

@@ -1,0 +1,133 @@
+"""Request -> encoder ids and clamped suffix ids: one template per model family.
+
+Decides how text is laid out for a model, and what is dropped when it does not fit. Which text
+goes in is the caller's choice (`dg_lsp/context.py`); how long the hole is, `engine.runtime`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.config import ModelConfig
+from engine.request import InfillRequest
+from engine.tokenizer import Tokenizer
+
+MIN_CANVAS = 32  # a canvas of 16 needs about twice the steps of one of 32 or more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the model is given.
+
+    `ids` go through the encoder; `suffix` is clamped on the canvas right after the hole, and
+    `ends` says that the file ends with it. `healed` is text taken off the end of the prefix:
+    the answer has to spell it again.
+    """
+
+    ids: tuple[int, ...]
+    suffix: tuple[int, ...] = ()
+    ends: bool = False
+    healed: str = ""
+
+
+def raw(request: InfillRequest, tokenizer: Tokenizer, config: ModelConfig, limit: int) -> Prompt:
+    """Context and prefix as plain text, for left-to-right continuation.
+
+    The last token of the prefix is taken off and healed: where the user stopped typing is
+    rarely where a token of the whole text would end.
+    """
+    start = [] if config.bos_id is None else [config.bos_id]
+    prefix = tokenizer.encode(request.prefix)
+    healed = ""
+    if prefix and not request.prefix.endswith("\n"):
+        healed = tokenizer.decode(prefix[-1:])
+        if request.prefix.endswith(healed) and healed:
+            del prefix[-1]
+        else:  # a piece of a character: leave the prefix as it is
+            healed = ""
+    context = tokenizer.encode("".join(f"{chunk.text.rstrip()}\n\n" for chunk in request.context))
+    kept = _newest(prefix, limit - len(start))
+    room = limit - len(start) - len(kept)
+    ids = start + _newest(context, room) + kept
+    if not ids:  # nothing before the cursor and no start token: any end token opens a document
+        ids = list(config.eos_ids[:1]) or [0]
+    return Prompt(ids=tuple(ids), healed=healed)
+
+
+def chat(
+    request: InfillRequest,
+    tokenizer: Tokenizer,
+    limit: int,
+    suffix_tokens: int,
+) -> Prompt:
+    """DiffusionGemma's chat template; the code prefix opens the model's turn.
+
+    The prefix ends the encoder's input, so typing only extends the prefix cache. The thought
+    block is opened and closed here: left out, the canvas would be spent on writing one.
+    """
+    special = tokenizer.special
+    suffix = tokenizer.encode(request.suffix)
+    near, far = suffix[:suffix_tokens], suffix[suffix_tokens:]
+    prefix = _newest(tokenizer.encode(request.prefix), limit // 2)
+    room = limit - len(prefix) - 64  # the template's own words
+    told = _user_turn(request, tokenizer.decode(far[: max(0, room // 4)]))
+    user = tokenizer.encode(told)[-max(0, room) :] if room > 0 else []
+    ids = [
+        special("<bos>"),
+        special("<|turn>"),
+        *tokenizer.encode("user\n"),
+        *user,
+        special("<turn|>"),
+        *tokenizer.encode("\n"),
+        special("<|turn>"),
+        *tokenizer.encode("model\n"),
+        special("<|channel>"),
+        *tokenizer.encode("thought\n"),
+        special("<channel|>"),
+        *prefix,
+    ]
+    return Prompt(ids=tuple(ids), suffix=tuple(near), ends=not far)
+
+
+def canvas_tail(
+    prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig
+) -> tuple[int, ...]:
+    """The clamped ids after a hole of `hole` tokens: suffix, end of turn, padding.
+
+    Where the file ends inside the canvas, the turn is closed as in training; a canvas is never
+    shorter than MIN_CANVAS. Without any suffix nothing is clamped: the model ends the text.
+    """
+    if not prompt.suffix:
+        return ()
+    tail = list(prompt.suffix)
+    if prompt.ends and config.pad_id is not None:
+        tail.append(tokenizer.special("<turn|>"))
+        tail += [config.pad_id] * (MIN_CANVAS - hole - len(tail))
+    return tuple(tail[: (config.canvas_length or 0) - hole])
+
+
+def _user_turn(request: InfillRequest, far_suffix: str) -> str:
+    parts = [f"Related file {chunk.path}:\n{chunk.text}" for chunk in request.context]
+    name = request.path or "the file"
+    if far_suffix:
+        parts.append(f"Further below in {name}:\n{far_suffix}")
+    kind = f" ({request.language})" if request.language else ""
+    parts.append(
+        f"Write {name}{kind}. Your answer is the file itself, without comments on it and without "
+        "code fences; continue exactly where it stops."
+    )
+    return "\n\n".join(parts)
+
+
+def _newest(ids: list[int], limit: int) -> list[int]:
+    """The end of `ids` within `limit`, dropping from the front in steps of a quarter of it.
+
+    Steps, because every move of the start makes the whole prefix cache useless.
+    """
+    if len(ids) <= limit:
+        return ids
+    if limit <= 0:
+        return []
+    step = max(1, limit // 4)
+    dropped = -(-(len(ids) - limit) // step) * step
+    return ids[min(dropped, len(ids) - 1) :]

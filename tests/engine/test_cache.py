@@ -1,0 +1,175 @@
+"""The prefix cache: what is shared, what is cut, what is dropped, and what it costs."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.cache import PrefixCache, PrefixStore, common_prefix_length
+from engine.config import AttentionConfig, ModelConfig
+
+CPU = torch.device("cpu")
+
+
+def make_config(window: int | None = None) -> ModelConfig:
+    layer = AttentionConfig(heads=2, kv_heads=1, head_dim=4, window=window, rotary_dim=4)
+    return ModelConfig(
+        family="llama",
+        vocab_size=100,
+        hidden_size=8,
+        intermediate_size=8,
+        layers=(layer, layer),
+        activation="silu",
+        norm_eps=1e-5,
+        post_norms=False,
+        qkv_norms=False,
+        layer_scalars=False,
+        attention_scale=0.5,
+        embedding_scale=1.0,
+        logit_softcap=None,
+        tied_head=True,
+        canvas_length=None,
+        max_positions=4096,
+    )
+
+
+def fill(cache: PrefixCache, ids: list[int]) -> None:
+    """Writes keys that tell their token: key = id, value = -id, in both layers."""
+    keys = torch.tensor(ids, dtype=torch.float32)[None, None, :, None].expand(1, 1, -1, 4)
+    for layer in range(2):
+        cache.view_with(layer, keys, -keys)
+    cache.commit(ids)
+
+
+def stored(cache: PrefixCache) -> list[int]:
+    empty = torch.empty(1, 1, 0, 4)
+    keys, values = cache.view_with(1, empty, empty)
+    assert torch.equal(keys, -values)
+    return keys[0, 0, :, 0].int().tolist()
+
+
+def make_store(max_prefixes: int = 4, max_bytes: int = 1 << 30) -> PrefixStore:
+    return PrefixStore(
+        make_config(), CPU, torch.float32, max_prefixes=max_prefixes, max_bytes=max_bytes
+    )
+
+
+def test_what_is_committed_is_what_is_seen():
+    cache = PrefixCache(make_config(), CPU, torch.float32)
+    fill(cache, [1, 2, 3])
+    fill(cache, list(range(4, 400)))  # grows the buffers
+    assert stored(cache) == list(range(1, 400))
+
+
+def test_a_canvas_is_seen_but_not_kept():
+    cache = PrefixCache(make_config(), CPU, torch.float32)
+    fill(cache, [1, 2])
+    canvas = torch.full((1, 1, 3, 4), 9.0)
+    keys, _ = cache.view_with(0, canvas, canvas)
+    assert keys[0, 0, :, 0].tolist() == [1, 2, 9, 9, 9]
+    assert stored(cache) == [1, 2]
+
+
+def test_several_canvases_see_the_same_prefix():
+    cache = PrefixCache(make_config(), CPU, torch.float32)
+    fill(cache, [1, 2])
+    canvases = torch.tensor([7.0, 8.0])[:, None, None, None].expand(2, 1, 2, 4)
+    keys, _ = cache.view_with(0, canvases, canvases)
+    assert keys[:, 0, :, 0].tolist() == [[1, 2, 7, 7], [1, 2, 8, 8]]
+
+
+def test_a_sliding_layer_shows_window_minus_one_prefix_tokens_and_keeps_them_all():
+    cache = PrefixCache(make_config(window=4), CPU, torch.float32)
+    fill(cache, list(range(1, 11)))
+    assert stored(cache) == [8, 9, 10]
+    cache.truncate(5)
+    assert stored(cache) == [3, 4, 5]
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.lists(st.integers(1, 99), max_size=9)), max_size=8))
+def test_cut_and_extended_anywhere_it_equals_the_plain_list(edits):
+    cache, model = PrefixCache(make_config(), CPU, torch.float32), []
+    for keep, added in edits:
+        keep = min(keep, len(model))
+        cache.truncate(keep)
+        fill(cache, added)
+        model = model[:keep] + added
+        assert cache.ids == model
+        assert stored(cache) == model
+
+
+def test_a_request_keeps_what_it_shares_with_an_earlier_one():
+    store = make_store()
+    fill(store.lookup([1, 2, 3, 4]), [1, 2, 3, 4])
+    cache = store.lookup([1, 2, 3, 7, 8])
+    assert cache.ids == [1, 2, 3]
+    assert len(store) == 1
+
+
+def test_returning_to_another_file_finds_its_prefix_again():
+    store = make_store()
+    first, second = list(range(1, 90)), [1, *range(50, 99)]
+    fill(store.lookup(first), first)
+    other = store.lookup(second)
+    assert other.ids == [1]
+    fill(other, second[1:])
+    assert store.lookup(first).ids == first
+    assert store.lookup(second).ids == second
+    assert stored(store.lookup(second)) == second
+    assert len(store) == 2
+
+
+def test_the_longest_shared_prefix_wins():
+    store = make_store()
+    fill(store.lookup([1, 2]), [1, 2])
+    longer = store.lookup([5, 6, 7])
+    fill(longer, [5, 6, 7])
+    assert store.lookup([5, 6, 9]).ids == [5, 6]
+
+
+def test_the_least_recently_used_prefix_goes_first():
+    store = make_store(max_prefixes=2)
+    for start in (10, 20, 30):
+        fill(store.lookup([start, start + 1]), [start, start + 1])
+        store.lookup([10, 11])
+    assert store.lookup([10, 11]).ids == [10, 11]
+    assert store.lookup([20, 21]).ids == []
+
+
+def test_memory_stays_within_its_bound_but_the_newest_prefix_stays():
+    store = make_store(max_prefixes=50, max_bytes=100_000)
+    for start in range(20):
+        ids = [start] * 300
+        fill(store.lookup(ids), ids)
+        store.trim()
+        assert store.nbytes <= 100_000
+    assert 1 <= len(store) < 20
+    big = [77] * 4000
+    cache = store.lookup(big)
+    fill(cache, big)
+    store.trim()
+    assert len(store) == 1
+    assert store.lookup(big) is cache
+
+
+def test_a_fork_is_independent_of_its_origin():
+    cache = PrefixCache(make_config(), CPU, torch.float32)
+    fill(cache, [1, 2, 3])
+    copy = cache.fork(2)
+    fill(copy, [9])
+    assert stored(cache) == [1, 2, 3]
+    assert stored(copy) == [1, 2, 9]
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_cutting_to_an_impossible_length_is_refused(length):
+    cache = PrefixCache(make_config(), CPU, torch.float32)
+    fill(cache, [1, 2, 3])
+    with pytest.raises(AssertionError, match=f"cannot cut 3 tokens to {length}"):
+        cache.truncate(length)
+
+
+def test_common_prefix_length():
+    assert common_prefix_length([], [1]) == 0
+    assert common_prefix_length([1, 2, 3], (1, 2, 4)) == 2
+    assert common_prefix_length([1, 2], [1, 2, 3]) == 2
