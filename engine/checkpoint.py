@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -79,9 +80,9 @@ def load_tensors(
     total = sum(item.bytes for item in found) or 1
     done = 0
     tensors: dict[str, torch.Tensor] = {}
-    for shard in dict.fromkeys(item.shard for item in found):
+    for shard, items in groupby(found, key=lambda item: item.shard):
         with _open(shard) as file:
-            for item in (item for item in found if item.shard == shard):
+            for item in items:
                 # A copy always: the file's pages must not outlive the shard, nor shrink under us.
                 tensors[item.name] = file.get_tensor(item.stored).to(device, dtype, copy=True)
                 done += item.bytes
