@@ -1,0 +1,56 @@
+# make demo   installs what a completion needs, fetches the small model, completes this project's code
+# make test   installs the rest and runs the tests
+# TORCH=cuda  takes the CUDA build of torch (gigabytes); the default is the CPU build
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= cpu
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q -c constraints.txt
+
+.PHONY: demo test check format lint types bench gpu-check clean
+
+demo: $(VENV)/.engine
+	$(BIN)/dg-lsp pull smollm2-135m
+	@echo
+	@echo "A line cut off in the middle, filled again:"
+	$(BIN)/dg-lsp complete $(MID_LINE)
+	@echo
+	@echo "A whole line taken out, filled again:"
+	$(BIN)/dg-lsp complete $(WHOLE_LINE)
+
+test: $(VENV)/.dev
+	$(BIN)/dg-lsp pull smollm2-135m
+	$(BIN)/python -m pytest
+
+check: format lint types test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.infill
+
+# Everything that needs a CUDA device, in one command: the tests marked gpu, then the figures.
+gpu-check: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu -ra
+	$(BIN)/python -m bench.infill --device cuda
+
+$(VENV)/.engine: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	scripts/install-torch.sh $(BIN)/python $(TORCH)
+	$(PIP) -e '.[engine]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.engine
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
