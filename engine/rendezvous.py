@@ -41,6 +41,7 @@ class Listener:
     sock: socket.socket
     path: Path | None = None
     url: str = ""
+    extra_directory: Path | None = None
 
     @property
     def address(self) -> dict[str, str]:
@@ -52,6 +53,8 @@ class Listener:
         self.sock.close()
         if self.path:
             self.path.unlink(missing_ok=True)
+        if self.extra_directory:
+            self.extra_directory.rmdir()
 
 
 def private_directory(path: Path) -> Path:
@@ -89,11 +92,12 @@ def take_lock(directory: Path) -> FileLock:
 
 def listen_unix(directory: Path) -> Listener:
     """A unix socket; the caller holds the lock, so an old socket file is a dead one's."""
-    path = directory / "engine.sock"
+    path, extra = directory / "engine.sock", None
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         key = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
         short = Path(tempfile.gettempdir()) / f"dg-lsp-{os.geteuid()}-{key}"
-        path = private_directory(short) / "engine.sock"
+        extra = private_directory(short)
+        path = extra / "engine.sock"
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -102,7 +106,7 @@ def listen_unix(directory: Path) -> Listener:
     except OSError as error:
         sock.close()
         raise EngineError(f"cannot listen on {path}: {error}") from None
-    return Listener(sock=sock, path=path)
+    return Listener(sock=sock, path=path, extra_directory=extra)
 
 
 def listen_tcp(address: str, *, has_token: bool) -> Listener:

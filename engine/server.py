@@ -92,12 +92,13 @@ async def _serve(directory: Path, options: argparse.Namespace, worker: Worker) -
 
         from engine.api import Api
     except ModuleNotFoundError as error:
-        raise EngineError(f"{error.name} is not installed: {_INSTALL}") from None
+        raise _not_installed(error) from None
     listener, token = _listen(directory, options)
     try:
         api = Api(worker, options.model, stop=lambda: setattr(server, "should_exit", True))
 
         async def end() -> None:
+            withdraw(directory)  # first: who comes now must look for the next engine
             api.close()
             await asyncio.to_thread(worker.close, _JOIN_S)
 
@@ -182,8 +183,13 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
     try:
         from engine import runtime
     except ModuleNotFoundError as error:
-        raise EngineError(f"{error.name} is not installed: {_INSTALL}") from None
+        raise _not_installed(error) from None
     return runtime.Engine.load(config, progress)
+
+
+def _not_installed(error: ModuleNotFoundError) -> EngineError:
+    package = (error.name or "a library").partition(".")[0]
+    return EngineError(f"{package} is not installed: {_INSTALL}")
 
 
 def _log_to(directory: Path, level: str) -> None:
