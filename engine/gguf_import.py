@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from gguf import GGUFReader, ReaderTensor, dequantize
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -59,7 +60,10 @@ def convert(source: Path, directory: Path, progress: Callable[[float], None]) ->
         name, part = _name(tensor.name)
         weights[name] = _weight(tensor, heads.get(part))
         progress(done / len(reader.tensors))
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise CheckpointError(f"cannot write {directory}/model.safetensors: {error}") from None
 
 
 def _weight(tensor: ReaderTensor, heads: int | None) -> np.ndarray[Any, np.dtype[np.float16]]:
