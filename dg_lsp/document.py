@@ -1,0 +1,226 @@
+"""The text of an open document, and a frozen view of it at the cursor.
+
+Positions arrive in the client's code units and leave as code points. Lines end at LF, CRLF
+and CR only: form feed, U+2028 and the like are text, as they are for every editor. Knows
+nothing of LSP messages or of what the text is used for.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+Encoding = Literal["utf-8", "utf-16", "utf-32"]
+
+LINE_END = re.compile(r"\r\n|\n|\r")
+_CLOSERS = re.compile(r"""\s*[)>}\]"'`]*\s*[:{;,]?\s*""")
+_CODECS: dict[Encoding, tuple[str, int]] = {  # codec and bytes per code unit
+    "utf-8": ("utf-8", 1),
+    "utf-16": ("utf-16-le", 2),
+    "utf-32": ("utf-32-le", 4),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One document at one moment, with the cursor `offset` code points into `text`.
+
+    `path` is relative to the workspace, with forward slashes; empty where there is no file.
+    """
+
+    text: str
+    offset: int
+    uri: str = ""
+    path: str = ""
+    language: str = ""
+    version: int = 0
+
+    @property
+    def prefix(self) -> str:
+        """All text before the cursor."""
+        return self.text[: self.offset]
+
+    @property
+    def suffix(self) -> str:
+        """All text after the cursor."""
+        return self.text[self.offset :]
+
+    @property
+    def line_left(self) -> str:
+        """The cursor's line up to the cursor."""
+        before = (self.text.rfind(end, 0, self.offset) for end in "\r\n")
+        return self.text[max(before) + 1 : self.offset]
+
+    @property
+    def line_right(self) -> str:
+        """The cursor's line from the cursor on, without its line end."""
+        end = LINE_END.search(self.text, self.offset)
+        return self.text[self.offset : end.start() if end else len(self.text)]
+
+    @property
+    def indent(self) -> str:
+        """The blanks that the cursor's line begins with."""
+        line = self.line_left + self.line_right
+        return line[: len(line) - len(line.lstrip(" \t"))]
+
+    @property
+    def newline(self) -> str:
+        """How the document ends its lines: as it ends the first one."""
+        end = LINE_END.search(self.text)
+        return end.group() if end else "\n"
+
+    @property
+    def mid_line(self) -> bool:
+        """Whether more than closing brackets, quotes and the like follows on the line."""
+        return _CLOSERS.fullmatch(self.line_right) is None
+
+
+class Position(NamedTuple):
+    """A line and a place on it, counted from 0 in the client's code units."""
+
+    line: int
+    character: int
+
+
+class Edit(NamedTuple):
+    """New text for what lies between two positions; without positions, for everything."""
+
+    text: str
+    start: Position | None = None
+    end: Position | None = None
+
+
+class Document:
+    """The text of one open document, as lines that keep their ends.
+
+    An edit splices the lines it touches, so that a keystroke costs the same in a long file.
+    A client's lone surrogates become U+FFFD, which is as long in each encoding.
+    """
+
+    def __init__(
+        self, text: str, *, uri: str, language: str, version: int, encoding: Encoding
+    ) -> None:
+        self.uri = uri
+        self.language = language
+        self.version = version
+        self._encoding = encoding
+        self._lines = _split(_whole_characters(text))
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self._lines)
+
+    def apply(self, edits: Iterable[Edit], version: int) -> None:
+        """Makes the edits in order, each on the result of the one before."""
+        for edit in edits:
+            text = _whole_characters(edit.text)
+            if edit.start is None or edit.end is None:
+                self._lines = _split(text)
+            else:
+                self._splice(min(edit.start, edit.end), max(edit.start, edit.end), text)
+        self.version = version
+
+    def snapshot(self, position: Position, path: str = "") -> Snapshot | None:
+        """The document with the cursor at `position`; None if there is no such line."""
+        if not 0 <= position.line < len(self._lines):
+            return None
+        before = self._lines[: position.line]
+        line = _content(self._lines[position.line])
+        return Snapshot(
+            text=self.text,
+            offset=sum(map(len, before)) + _index(line, position.character, self._encoding),
+            uri=self.uri,
+            path=path,
+            language=self.language,
+            version=self.version,
+        )
+
+    def _splice(self, start: Position, end: Position, text: str) -> None:
+        first, last = self._clamp(start), self._clamp(end)
+        left, _ = _cut(_content(self._lines[first.line]), first.character, self._encoding)
+        line = self._lines[last.line]
+        _, right = _cut(_content(line), last.character, self._encoding)
+        changed = left + text + right + line[len(_content(line)) :]
+        begin = first.line
+        if begin and changed.startswith("\n") and self._lines[begin - 1].endswith("\r"):
+            begin -= 1  # the two become one line end
+            changed = self._lines[begin] + changed
+        lines = _split(changed)
+        if last.line + 1 < len(self._lines):
+            lines.pop()  # `changed` ends with a line end, so the line after it is the old next one
+        self._lines[begin : last.line + 1] = lines
+
+    def _clamp(self, position: Position) -> Position:
+        """Lines behind the last one mean the end of the document."""
+        last = len(self._lines) - 1
+        if position.line > last:
+            return Position(last, units(self._lines[last], self._encoding))
+        return position
+
+
+def units(text: str, encoding: Encoding) -> int:
+    """How many of the client's code units `text` takes."""
+    if encoding == "utf-32" or text.isascii():
+        return len(text)
+    codec, width = _CODECS[encoding]
+    return len(text.encode(codec)) // width
+
+
+def relative_path(uri: str, roots: Sequence[str]) -> str:
+    """The path of a file URI below the innermost of the root URIs, else the file's name alone."""
+    if not uri.startswith("file:"):
+        return ""
+    path = _uri_path(uri)
+    for root in sorted(map(_uri_path, roots), key=len, reverse=True):
+        folder = root.rstrip("/") + "/"
+        if folder != "/" and path.startswith(folder):
+            return path[len(folder) :]
+    return path.rpartition("/")[2]
+
+
+def _uri_path(uri: str) -> str:
+    try:
+        return unquote(urlsplit(uri).path)
+    except ValueError:  # such as an unclosed bracket in the host's place
+        return ""
+
+
+def _split(text: str) -> list[str]:
+    """Lines with their ends; the last one has none and may be empty."""
+    lines = list(io.StringIO(text, newline=""))
+    if not lines or lines[-1].endswith(("\n", "\r")):
+        lines.append("")
+    return lines
+
+
+def _content(line: str) -> str:
+    return line.rstrip("\r\n")
+
+
+def _cut(line: str, at: int, encoding: Encoding) -> tuple[str, str]:
+    """Both sides of the unit `at`; halves of a character become U+FFFD, so lengths stay true."""
+    if encoding == "utf-32" or line.isascii():
+        return line[:at], line[at:]
+    codec, width = _CODECS[encoding]
+    raw = line.encode(codec)
+    left, right = raw[: at * width], raw[at * width :]
+    return left.decode(codec, "replace"), right.decode(codec, "replace")
+
+
+def _index(line: str, at: int, encoding: Encoding) -> int:
+    """Code points before the unit `at`; inside a character, those before that character."""
+    if encoding == "utf-32" or line.isascii():
+        return min(at, len(line))
+    codec, width = _CODECS[encoding]
+    return len(line.encode(codec)[: at * width].decode(codec, "ignore"))
+
+
+def _whole_characters(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
