@@ -242,11 +242,12 @@ class _Report:
         now = (what, percent if terminal else percent // 25)
         if now == self._shown:
             return
+        shown = f"{what}: {percent} %" if percent else f"{what} …"
         if terminal:
             start = "\r" if self._shown and self._shown[0] == what else "\n" * bool(self._shown)
-            sys.stderr.write(f"{start}{what}: {percent} %")
+            sys.stderr.write(f"{start}{shown}\x1b[K")
         else:
-            sys.stderr.write(f"{what}: {percent} %\n")
+            sys.stderr.write(f"{shown}\n")
         sys.stderr.flush()
         self._shown = now
 

@@ -1,0 +1,113 @@
+"""Text <-> token ids, over the `tokenizers` library.
+
+Encoding never adds a special token and never reads one out of the text: source code that contains
+`<|im_end|>` is text. Decoding is of bytes, so that what ends inside a character ends before it.
+Knows nothing of prompts or templates.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import tokenizers
+
+from engine.errors import CheckpointError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer:
+    """The tokenizer of a model directory."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, source: str) -> None:
+        self._inner = inner
+        self._source = source
+        inner.encode_special_tokens = True  # special tokens in the text are cut up like any text
+        inner.no_truncation()
+        inner.no_padding()
+        self._piece_bytes = _piece_bytes(inner, source)
+        added = inner.get_added_tokens_decoder()
+        self._special = {token.content: i for i, token in added.items() if token.special}
+        self._skipped = frozenset(self._special.values())
+        # Added tokens stand for themselves, whatever the alphabet of the vocabulary.
+        self._bytes = {i: token.content.encode() for i, token in added.items()}
+        self._refuse_leaks()
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> Tokenizer:
+        """Reads `tokenizer.json`; raises CheckpointError when it cannot be used."""
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(f"{path} does not exist; a model directory needs it")
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
+            raise CheckpointError(f"{path} is damaged ({error}); fetch it again") from None
+        return cls(inner, str(path))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, special ones included."""
+        return int(self._inner.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text` and nothing else; a lone surrogate, which no file can hold, becomes �."""
+        clean = _SURROGATE.sub("�", text)
+        return list(self._inner.encode(clean, add_special_tokens=False).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids` without special tokens, up to the last complete character."""
+        data = b"".join(self._id_bytes(i) for i in ids if i not in self._skipped)
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+
+    def special(self, name: str) -> int:
+        """The id of a special token such as `<bos>`."""
+        if name not in self._special:
+            raise CheckpointError(
+                f"{self._source} has no special token {name!r}; it has {sorted(self._special)[:20]}"
+            )
+        return self._special[name]
+
+    def _id_bytes(self, token: int) -> bytes:
+        if token not in self._bytes:
+            piece = self._inner.id_to_token(token)  # None: the embedding is padded beyond the ids
+            self._bytes[token] = b"" if piece is None else self._piece_bytes(piece)
+        return self._bytes[token]
+
+    def _refuse_leaks(self) -> None:
+        for name in self._special:
+            if not self._skipped.isdisjoint(self.encode(name)):
+                raise CheckpointError(
+                    f"{self._source} reads the plain text {name!r} as a special token"
+                )
+
+
+def _piece_bytes(inner: tokenizers.Tokenizer, source: str) -> Callable[[str], bytes]:
+    """How a vocabulary's pieces spell bytes: the two spellings in use."""
+    decoder = json.loads(inner.to_str())["decoder"] or {}
+    steps = [step["type"] for step in decoder.get("decoders", [decoder]) if "type" in step]
+    if steps == ["ByteLevel"]:
+        byte_of = _byte_level_alphabet()
+        return lambda piece: bytes(byte_of[char] for char in piece)
+    if steps == ["Replace", "ByteFallback", "Fuse"]:
+        return _fallback_bytes
+    raise CheckpointError(
+        f"{source} decodes with {steps}; this engine knows ByteLevel and Replace, ByteFallback, Fuse"
+    )
+
+
+def _fallback_bytes(piece: str) -> bytes:
+    if re.fullmatch("<0x[0-9A-F]{2}>", piece):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace("▁", " ").encode()
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Printable Latin-1 characters spell their own byte; the other bytes follow from U+0100 on."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in own]
+    return {chr(b): b for b in own} | {chr(256 + i): b for i, b in enumerate(rest)}
