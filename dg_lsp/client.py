@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = (0.1, 0.5)  # the first and the longest pause between two looks
 _HOLD_OFF_S = 10.0
+_STOP_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class EngineClient:
             return await get_health(http)
 
     async def stop(self) -> bool:
-        """Asks the running engine to end; returns whether there was one to ask."""
+        """Ends the running engine; returns whether there was one. Raises EngineUnavailable."""
         import httpx
 
         endpoint = self._endpoint()
@@ -106,8 +107,13 @@ class EngineClient:
                 response = await http.post("/v1/shutdown", timeout=HEALTH_TIMEOUT_S)
             except httpx.TransportError:
                 return False
-        if response.status_code != 202:
-            raise EngineUnavailable(refusal(response))
+            if response.status_code != 202:
+                raise EngineUnavailable(refusal(response))
+            begun = time.monotonic()
+            while await get_health(http) is not None:
+                if time.monotonic() - begun > _STOP_TIMEOUT_S:
+                    raise EngineUnavailable(f"the engine is still there after {_STOP_TIMEOUT_S} s")
+                await asyncio.sleep(_POLL_S[0])
         return True
 
     async def aclose(self) -> None:

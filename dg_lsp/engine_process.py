@@ -22,7 +22,7 @@ from dg_lsp.settings import EngineSettings
 # -P: a directory the user merely works in must not offer its own `engine` or `torch`.
 COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "engine.server")
 _ERROR_MARK = "dg-lsp engine: error: "
-_AGAIN_S = 1.0
+_AGAIN_S = 0.5
 _LOCK_PATIENCE_S = 20.0
 _TAIL_BYTES = 8192
 
