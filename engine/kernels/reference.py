@@ -95,4 +95,4 @@ def experts(
 def softcap(logits: Tensor, cap: float | None) -> Tensor:
     """cap · tanh(logits / cap) in fp32; no cap returns the logits in fp32."""
     logits = logits.float()
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    return logits if cap is None else (logits / cap).tanh_().mul_(cap)

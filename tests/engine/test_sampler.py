@@ -31,9 +31,7 @@ def test_temperature_and_belief_equal_the_reference(steps_left):
     torch.testing.assert_close(ours.probabilities, dist.probs)
     torch.testing.assert_close(ours.entropy, dist.entropy(), rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.best, processed.argmax(-1))
-    torch.testing.assert_close(
-        ours.log_best, dist.log_prob(ours.best), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(ours.log_best, dist.log_prob(ours.best), rtol=1e-4, atol=1e-5)
 
 
 def test_a_certain_distribution_has_no_entropy_and_no_nan():
@@ -46,24 +44,36 @@ def test_a_certain_distribution_has_no_entropy_and_no_nan():
 
 @pytest.mark.parametrize("bound", [1e-6, 0.1, 2.0, 1e6])
 @pytest.mark.parametrize("seed", range(5))
-def test_accept_and_renoise_equal_the_reference(bound, seed):
+def test_accept_and_renoise_equal_the_reference_under_the_same_draws(bound, seed):
     logits = random_logits(seed)
-    current = torch.randint(VOCAB, (ROWS, HOLE))
-    reference = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), HOLE, VOCAB, 48)
     belief = sampler.predict(logits, 1.0)
-
+    uniform = torch.rand(ROWS, HOLE)
+    drawn = sampler.draw(belief.probabilities.flatten(0, 1), uniform.flatten()).view(ROWS, HOLE)
+    reference = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), HOLE, VOCAB, 48)
+    kept = reference.accept_canvas(torch.zeros_like(drawn), drawn, logits, 1)
     torch.manual_seed(seed)
-    drawn = torch.multinomial(logits.softmax(-1).view(-1, VOCAB), 1).view(ROWS, HOLE)
-    kept = reference.accept_canvas(current, drawn, logits, 1)
     theirs = reference.renoise_canvas(kept, 1)
 
-    generator = torch.Generator().manual_seed(seed)
-    ours_drawn = sampler.draw(belief.probabilities, generator)
     accepted = sampler.accept(belief.entropy, bound)
-    ours = sampler.renoise(ours_drawn, accepted, VOCAB, generator)
+    noise = sampler.initial_noise((ROWS, HOLE), VOCAB, torch.Generator().manual_seed(seed))
+    ours = sampler.renoise(belief.probabilities, accepted, uniform, noise)
     assert torch.equal(accepted, reference.accepted_token_mask)
-    assert torch.equal(ours_drawn, drawn)
     assert torch.equal(ours, theirs)
+
+
+def test_draws_follow_the_distribution():
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2, 0.0])
+    uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(1))
+    drawn = sampler.draw(probabilities.expand(20_000, -1), uniform)
+    frequency = drawn.bincount(minlength=6) / 20_000
+    torch.testing.assert_close(frequency, probabilities, atol=0.015, rtol=0)
+
+
+def test_a_token_of_probability_zero_is_never_drawn():
+    probabilities = torch.tensor([[0.0, 0.6, 0.4, 0.0]])
+    extremes = torch.tensor([0.0, 1 - 2**-24, 0.4, 0.6])
+    drawn = sampler.draw(probabilities.expand(4, -1), extremes)
+    assert set(drawn.tolist()) <= {1, 2}
 
 
 def test_the_surest_position_is_always_accepted():

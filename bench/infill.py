@@ -1,0 +1,235 @@
+"""How fast a hole is filled: the installed model end to end, and our loop against transformers.
+
+    python -m bench.infill [--device cpu|cuda] [--rounds N] [--only engine|reference]
+
+`engine` goes the user's way: language server and engine as processes, the first answer with the
+engine's start in it, then warm answers as somebody types. `reference` fills with the same tiny
+random DiffusionGemma, the same number of steps and the same prompt in transformers' `generate`
+and in ours, in turn. Ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEPS = 8
+PROMPT_TOKENS = 512
+HOLE, SUFFIX = 32, 48
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("engine", "reference"))
+    options = parser.parse_args()
+    figures: dict[str, Any] = {"machine": machine(options.device)}
+    if options.only != "reference":
+        figures["engine"] = asyncio.run(bench_engine(options.device, options.rounds))
+        table("Engine and language server, model smollm2-135m (causal)", figures["engine"])
+    if options.only != "engine":
+        figures["reference"] = bench_reference(options.device, options.rounds)
+        table("Tiny DiffusionGemma against transformers", figures["reference"])
+    print(json.dumps(figures))
+
+
+def machine(device: str) -> str:
+    """One line on what this ran on."""
+    names = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    cpu = names[0].partition(":")[2].strip() if names else platform.processor()
+    text = f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    if device == "cuda":
+        import torch
+
+        text += f", {torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return text
+
+
+def table(title: str, figures: dict[str, Any]) -> None:
+    """Prints figures as a Markdown table."""
+    print(f"\n### {title}\n\n| figure | value |\n|---|---|")
+    for name, value in figures.items():
+        print(f"| {name} | {value:.1f} |" if isinstance(value, float) else f"| {name} | {value} |")
+    print()
+
+
+async def bench_engine(device: str, rounds: int) -> dict[str, Any]:
+    """First and warm answers through the client, and the memory of both processes."""
+    with tempfile.TemporaryDirectory(prefix="dgb") as private:
+        os.environ["DG_LSP_RUNTIME_DIR"] = private
+        from dg_lsp.client import EngineClient
+        from dg_lsp.settings import EngineSettings
+        from engine.request import InfillRequest
+
+        source = Path(__file__).parent.parent / "engine" / "sampler.py"
+        text = source.read_text(encoding="utf-8")
+        at = text.index("    noise = initial_noise(tuple(drawn.shape)")
+        client = EngineClient(EngineSettings(device=device))
+
+        async def answer(typed: str) -> tuple[float, Any]:
+            request = InfillRequest(
+                prefix=text[:at] + typed, suffix=text[at:], single_line=True, max_tokens=24
+            )
+            started = time.perf_counter()
+            result = await client.infill(request)
+            return (time.perf_counter() - started) * 1000, result
+
+        try:
+            first, result = await answer("")
+            warm, steps = [], []
+            line = "    noise = initial_noise("
+            for end in range(5, 5 + rounds):
+                spent, result = await answer(line[:end])
+                warm.append(spent)
+                steps.append(result.timings_ms["decode"] / result.forwards)
+            health = await client.health() or {}
+            memory = health.get("memory_bytes") or health.get("memory") or 0
+        finally:
+            await client.stop()
+            await client.aclose()
+        return {
+            "first answer, engine start included (ms)": first,
+            "warm answer while typing, median (ms)": statistics.median(warm),
+            "warm answer while typing, slowest (ms)": max(warm),
+            "per token (ms)": statistics.median(steps),
+            "prompt tokens": result.prompt_tokens,
+            "of them from the cache": result.cached_tokens,
+            "engine memory (MB)": memory / 1e6,
+            "language server memory (MB)": server_memory() / 1e6,
+        }
+
+
+def server_memory() -> int:
+    """Resident bytes of the language server after initialize."""
+    import psutil
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dg_lsp.cli", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin and process.stdout
+    message = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"processId": os.getpid(), "rootUri": None, "capabilities": {}},
+    }
+    body = json.dumps(message).encode()
+    process.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b"Content-Length")
+    resident: int = psutil.Process(process.pid).memory_info().rss
+    process.kill()
+    process.wait()
+    return resident
+
+
+def bench_reference(device: str, rounds: int) -> dict[str, Any]:
+    """One infill in transformers and in ours: same weights, prompt and number of steps."""
+    import torch
+    from transformers import DiffusionGemmaForBlockDiffusion
+    from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaTextConfig
+    from transformers.models.gemma4 import Gemma4VisionConfig
+
+    from engine import infill
+    from engine.cache import PrefixCache
+    from engine.config import SamplerConfig
+    from engine.runtime import load_model
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    place = torch.device(device)
+    text = DiffusionGemmaTextConfig(
+        vocab_size=32_768,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+        global_head_dim=64,
+        num_global_key_value_heads=2,
+        sliding_window=256,
+        num_experts=16,
+        top_k_experts=4,
+        moe_intermediate_size=128,
+        eos_token_id=None,
+    )
+    vision = Gemma4VisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=16,
+    )  # fmt: skip
+    config = DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=256)
+    torch.manual_seed(0)
+    reference = DiffusionGemmaForBlockDiffusion(config).eval().to(place, dtype)
+    with tempfile.TemporaryDirectory() as directory:
+        reference.save_pretrained(directory)
+        ours = load_model(Path(directory), dtype=dtype, device=place)
+    prompt = torch.randint(32_768, (PROMPT_TOKENS,)).tolist()
+    suffix = torch.randint(32_768, (SUFFIX,)).tolist()
+    sampler = SamplerConfig(max_steps=STEPS, confidence=1e-30)
+
+    def theirs() -> None:
+        reference.generate(
+            torch.tensor([prompt], device=place),
+            max_new_tokens=256,
+            max_denoising_steps=STEPS,
+            confidence_threshold=1e-30,
+        )
+
+    def fresh() -> PrefixCache:
+        cache = PrefixCache(ours.config, place, dtype)
+        with torch.inference_mode():
+            ours.encode(prompt, cache)
+        return cache
+
+    kept = fresh()
+
+    def generator() -> torch.Generator:
+        return torch.Generator(place).manual_seed(0)
+
+    runs: dict[str, Callable[[], object]] = {
+        "theirs": theirs,
+        "cold": lambda: infill.infill(ours, fresh(), HOLE, suffix, sampler, generator()),
+        "warm": lambda: infill.infill(ours, kept, HOLE, suffix, sampler, generator()),
+        "canvas": lambda: infill.generate(ours, fresh(), 256, sampler, generator()),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(rounds + 1):  # the first round warms up and does not count
+        for name, run in runs.items():  # in turn, so that a slow moment hits all alike
+            started = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if round_:
+                spent[name].append((time.perf_counter() - started) * 1000)
+    median = {name: statistics.median(values) for name, values in spent.items()}
+    return {
+        "steps": STEPS,
+        "transformers generate, 512 prompt + 256 canvas (ms)": median["theirs"],
+        "ours, 512 prompt + hole 32 + suffix 48 (ms)": median["cold"],
+        "ours, the same with the prefix cached (ms)": median["warm"],
+        "ours, generate, 512 prompt + 256 canvas (ms)": median["canvas"],
+        "ours per step, hole 32 + suffix 48 (ms)": median["warm"] / STEPS,
+        "ratio per infill, cold": median["theirs"] / median["cold"],
+        "ratio per infill, warm": median["theirs"] / median["warm"],
+        "ratio on the same 256 canvas": median["theirs"] / median["canvas"],
+    }
+
+
+if __name__ == "__main__":
+    main()
