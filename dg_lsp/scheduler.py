@@ -22,7 +22,7 @@ class Outcome:
     """What became of a request: a result, an error, or neither where a newer one took over."""
 
     result: InfillResult | None = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 class Scheduler:
@@ -44,19 +44,23 @@ class Scheduler:
                 del self._running[key]
         if task.cancelled():
             return Outcome()
-        if error := task.exception():
+        try:
+            return Outcome(result=task.result())
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
             return Outcome(error=error)
-        return Outcome(result=task.result())
 
     def supersede(self, key: str) -> None:
         """Ends the key's running request, if there is one, without a result."""
         if running := self._running.get(key):
             running.cancel()
 
+    def supersede_all(self) -> None:
+        """Ends all requests without a result."""
+        for task in self._running.values():
+            task.cancel()
+
     async def aclose(self) -> None:
         """Ends all requests without a result and returns when their work has stopped."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self.supersede_all()
+        if self._running:
+            await asyncio.wait(self._running.values())

@@ -59,7 +59,7 @@ def _parse(data: object, base: T, where: str) -> tuple[T, list[str]]:
     if data is None or data == []:  # an empty Lua table arrives as a list
         return base, []
     if not isinstance(data, Mapping):
-        return base, [_wrong(where.rstrip(".") or "settings", "an object", data)]
+        return base, [_wrong(f"setting {where[:-1]}" if where else "settings", "an object", data)]
     names = {_camel(f.name): f.name for f in fields(base)}
     types_ = get_type_hints(type(base))
     values: dict[str, Any] = {}
@@ -78,7 +78,9 @@ def _parse(data: object, base: T, where: str) -> tuple[T, list[str]]:
                 values[name] = _value(types_[name], value, base, name)
             except _Unusable as wanted:
                 shown = value if _field(base, name).repr else "(not shown)"
-                messages.append(f"{_wrong(where + key, str(wanted), shown)}; {old!r} stays")
+                messages.append(
+                    f"{_wrong(f'setting {where}{key}', str(wanted), shown)}; {old!r} stays"
+                )
     return replace(base, **values), messages
 
 
@@ -125,8 +127,8 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _wrong(key: str, wanted: str, value: object) -> str:
-    return f"setting {key} must be {wanted}, got {str(value)[:80]!r}"
+def _wrong(what: str, wanted: str, value: object) -> str:
+    return f"{what} must be {wanted}, got {str(value)[:80]!r}"
 
 
 def _unknown(where: str, key: object, known: list[str]) -> str:

@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_typing_leaves_the_start_of_the_prefix_where_it_is():
     for typed in range(3 * PREFIX_STEP):
         left = text + "x" * typed
         starts.append(len(left) - len(build(at(left + "║")).prefix))
-    moves = [now - before for before, now in zip(starts, starts[1:], strict=False) if now != before]
+    moves = [now - before for before, now in pairwise(starts) if now != before]
     assert len(moves) == 3
     assert all(abs(move - PREFIX_STEP) < 40 for move in moves)
 

@@ -68,12 +68,21 @@ async def test_a_request_gets_the_engines_result(scheduler, engine):
 
 
 async def test_the_newest_request_of_a_document_wins(scheduler, engine):
-    older, newer = (ask(scheduler, engine, "doc", name) for name in ("older", "newer"))
+    older = ask(scheduler, engine, "doc", "older")
+    await settle()
+    newer = ask(scheduler, engine, "doc", "newer")
     await settle()
     assert engine.cancelled == ["older"]
     assert await older == Outcome()
     engine.finish("newer")
     assert (await newer).result == result("newer")
+
+
+async def test_a_request_superseded_at_once_never_reaches_the_engine(scheduler, engine):
+    older, newer = (ask(scheduler, engine, "doc", name) for name in ("older", "newer"))
+    engine.finish("newer")
+    assert (await older, (await newer).result) == (Outcome(), result("newer"))
+    assert list(engine.gates) == ["newer"]
 
 
 async def test_requests_of_other_documents_go_on(scheduler, engine):

@@ -1,0 +1,219 @@
+"""One editor's session: its settings, its open documents and its way to the engine.
+
+Takes plain data and answers with plain data: document -> context -> request -> scheduler ->
+client -> ghost text -> completion. Knows nothing of LSP messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dg_lsp import context, ghost_text, settings
+from dg_lsp.client import EngineStatus, EngineUnavailable
+from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot, units
+from dg_lsp.scheduler import Scheduler
+from dg_lsp.settings import EngineSettings, Settings
+from engine.request import InfillRequest, InfillResult
+
+logger = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT_S = 3.0
+
+
+class Engine(Protocol):
+    """What a session asks of an `EngineClient`; tests put a scripted one in its place."""
+
+    async def infill(self, request: InfillRequest) -> InfillResult:
+        """Fills the hole or raises EngineUnavailable; cancelling the task cancels the work."""
+
+    async def connect(self) -> None:
+        """Finds or starts the engine, waits until it is ready, or raises EngineUnavailable."""
+
+    async def aclose(self) -> None:
+        """Lets go of the engine."""
+
+
+MakeClient = Callable[[EngineSettings, Callable[[EngineStatus], None]], Engine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """Text that replaces what lies between two positions of one line, in the client's units."""
+
+    text: str
+    start: Position
+    end: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the engine is doing or why there is nothing to show; `progress` is 0 to 1."""
+
+    state: str
+    message: str = ""
+    progress: float = 0.0
+
+
+class Session:
+    """Opens, edits and completes documents; statuses and warnings go to the two callbacks."""
+
+    def __init__(
+        self,
+        make_client: MakeClient,
+        on_status: Callable[[Status], None],
+        on_warning: Callable[[str], None],
+    ) -> None:
+        self.encoding: Encoding = "utf-16"
+        self.settings = self._initial = Settings()
+        self._make_client = make_client
+        self._on_status = on_status
+        self._on_warning = on_warning
+        self._status = Status("ready")
+        self._documents: dict[str, Document] = {}
+        self._scheduler = Scheduler()
+        self._client: Engine | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def initialize(self, options: object) -> None:
+        """Takes the settings given at the start, over which later ones are laid."""
+        self.settings = self._initial = self._parse(options, Settings())
+
+    def configure(self, options: object) -> None:
+        """Takes changed settings; goes to another engine if they name one."""
+        engine = self.settings.engine
+        self.settings = self._parse(options, self._initial)
+        if self._client is not None and self.settings.engine != engine:
+            if self._connecting is not None:
+                self._connecting.cancel()
+            self._scheduler.supersede_all()
+            self._spawn(self._client.aclose())
+            self._client = self._connecting = None
+        self._start_engine()
+
+    def open(self, uri: str, language: str, version: int, text: str) -> None:
+        """Takes over a document, and has the engine started if it will be needed."""
+        self._documents[uri] = Document(
+            text, uri=uri, language=language, version=version, encoding=self.encoding
+        )
+        self._start_engine()
+
+    def change(self, uri: str, version: int, edits: Iterable[Edit]) -> None:
+        """Edits an open document."""
+        if document := self._documents.get(uri):
+            document.apply(edits, version)
+
+    def close(self, uri: str) -> None:
+        """Forgets a document and ends its request."""
+        self._documents.pop(uri, None)
+        self._scheduler.supersede(uri)
+
+    async def complete(self, uri: str, position: Position, path: str) -> list[Completion] | None:
+        """Asks the engine; an empty list is nothing to show, None a request that is out of date."""
+        document = self._documents.get(uri)
+        if document is None or not self._wants(document):
+            return []
+        snapshot = document.snapshot(position, path)
+        if snapshot is None:
+            return []
+        try:
+            request = context.build(snapshot, self.settings)
+            outcome = await self._scheduler.ask(uri, request, self._engine().infill)
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.result is None or not self._is_current(snapshot):
+                return None
+            self._tell_recovery()
+            text = ghost_text.apply(outcome.result.text, snapshot)
+            return [self._completion(text, snapshot, position.line)] if text else []
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request gets an answer
+            self._fail(error)
+            return []
+
+    async def aclose(self) -> None:
+        """Answers what is pending, ends what runs and lets go of the engine."""
+        await self._scheduler.aclose()
+        for task in self._tasks:
+            task.cancel()
+        client, self._client = self._client, None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                if client is not None:
+                    await client.aclose()
+
+    def _wants(self, document: Document) -> bool:
+        disabled = self.settings.disabled_languages
+        return self.settings.enabled and document.language not in disabled
+
+    def _is_current(self, snapshot: Snapshot) -> bool:
+        document = self._documents.get(snapshot.uri)
+        return document is not None and document.version == snapshot.version
+
+    def _completion(self, text: str, snapshot: Snapshot, line: int) -> Completion:
+        """The line from its start, typed part included: so ghost text does not flicker."""
+        left = snapshot.line_left
+        replaced = left + snapshot.line_right[: ghost_text.covered(text, snapshot)]
+        return Completion(
+            text=left + text,
+            start=Position(line, 0),
+            end=Position(line, units(replaced, self.encoding)),
+        )
+
+    def _engine(self) -> Engine:
+        """The client of the engine that the settings name; made when it is first needed."""
+        if self._client is None:
+            self._client = self._make_client(
+                self.settings.engine, lambda s: self._tell(Status(s.state, s.message, s.progress))
+            )
+        return self._client
+
+    def _start_engine(self) -> None:
+        if self._connecting is not None and not self._connecting.done():
+            return
+        if any(self._wants(document) for document in self._documents.values()):
+            self._connecting = self._spawn(self._connect(self._engine()))
+
+    async def _connect(self, engine: Engine) -> None:
+        try:
+            await engine.connect()
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: the status tells
+            self._fail(error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _tell(self, status: Status) -> None:
+        if status != self._status:
+            self._status = status
+            self._on_status(status)
+
+    def _fail(self, error: Exception) -> None:
+        """Says why there is nothing to show: once, not at each keystroke."""
+        message = str(error)
+        if not isinstance(error, EngineUnavailable):
+            kind = type(error).__name__  # its message may quote source text
+            logger.error("%s\n%s", kind, "".join(traceback.format_tb(error.__traceback__)))
+            message = f"internal error ({kind}); see the server's log"
+        if self._status != Status("failed", message):
+            self._on_warning(message)
+        self._tell(Status("failed", message))
+
+    def _tell_recovery(self) -> None:
+        if self._status.state == "failed":
+            self._tell(Status("ready", progress=1.0))
+
+    def _parse(self, options: object, base: Settings) -> Settings:
+        parsed, messages = settings.parse(options, base)
+        for message in messages:
+            self._on_warning(message)
+        return parsed

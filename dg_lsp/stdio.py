@@ -1,0 +1,80 @@
+"""Standard input and output of a server process, and the life of the process that started it.
+
+Nothing here keeps a process alive whose client has gone. Knows nothing of LSP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+_CHUNK = 1 << 16
+_POLL_S = 2.0
+
+
+def stdin_reader() -> asyncio.StreamReader:
+    """Standard input for the running loop, read by a thread that no exit has to wait for."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+
+    def pump() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            while data := os.read(sys.stdin.fileno(), _CHUNK):
+                loop.call_soon_threadsafe(_feed, reader, data)
+            loop.call_soon_threadsafe(reader.feed_eof)
+
+    threading.Thread(target=pump, name="stdin", daemon=True).start()
+    return reader
+
+
+def _feed(reader: asyncio.StreamReader, data: bytes) -> None:
+    if not reader.at_eof():
+        reader.feed_data(data)
+
+
+class StdoutWriter:
+    """Standard output, unbuffered; `on_broken` is called once when nobody reads it any more."""
+
+    def __init__(self, on_broken: Callable[[], None]) -> None:
+        self._on_broken = on_broken
+        self._open = True
+
+    def write(self, data: bytes) -> None:
+        """Writes all of `data`; after the end, nothing."""
+        rest = memoryview(data)
+        try:
+            while self._open and rest:
+                rest = rest[os.write(sys.stdout.fileno(), rest) :]
+        except OSError:
+            self.close()
+            self._on_broken()
+
+    def close(self) -> None:
+        """Ends the writing; the descriptor itself stays open until the process ends."""
+        self._open = False
+
+
+async def death_of(pid: int | None, poll_s: float = _POLL_S) -> None:
+    """Returns when the process ends; never if it cannot be seen from here.
+
+    A client in another container gives a pid that means nothing here.
+    """
+    if pid is None or pid <= 0 or os.name != "posix" or not _is_alive(pid):
+        await asyncio.Event().wait()
+        return
+    while _is_alive(pid):  # noqa: ASYNC110 - a process that is not ours tells us nothing
+        await asyncio.sleep(poll_s)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,83 @@
+"""The real language server process around a scripted engine client.
+
+What the engine does is written on the cursor's line, so that every test says its own script:
+    "SLOW"       never answers; its work can only be cancelled
+    "FAIL"       raises EngineUnavailable
+    "BUG"        raises TypeError quoting the prefix
+    "SAY text"   answers with the text, in which \\n is a line end
+    other        answers with what the engine was given of the cursor's line, as <left|right>
+`engine.model` scripts the connection: "explode" is a bug before it, "bug" one in it, "broken"
+never connects, "loading" loads until the first request. Each event is a line of the file named by SCRIPTED_EVENTS.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+from dg_lsp import server
+from dg_lsp.client import EngineStatus, EngineUnavailable
+from engine.request import InfillResult, Mode, StopReason
+
+UNAVAILABLE = "no engine here; start one with `dg-lsp engine`"
+
+
+class ScriptedClient:
+    def __init__(self, settings, on_status):
+        self.model = settings.model
+        self.on_status = on_status
+        note(f"client {self.model}")
+        if self.model == "explode":
+            raise ValueError(f"quoting {os.environ['SCRIPTED_EVENTS']}")
+
+    async def connect(self):
+        note("connect")
+        if self.model == "broken":
+            raise EngineUnavailable(UNAVAILABLE)
+        if self.model == "bug":
+            raise ValueError("a bug")
+        if self.model == "loading":
+            self.on_status(EngineStatus("starting", "starting the engine", 0.0))
+            for percent in (25, 50):
+                self.on_status(EngineStatus("loading", "reading weights", percent / 100))
+                await asyncio.sleep(0.01)
+
+    async def infill(self, request):
+        line = request.prefix.rpartition("\n")[2]
+        note(f"infill {request.path}")
+        if "FAIL" in line or self.model == "broken":
+            raise EngineUnavailable(UNAVAILABLE)
+        if "BUG" in line:
+            raise TypeError(f"cannot use {request.prefix!r}")
+        if "SLOW" in line:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                note("stopped")
+        self.on_status(EngineStatus("ready", "", 1.0))
+        _, say, text = line.partition("SAY ")
+        text = (
+            text.replace("\\n", "\n") if say else f"<{line}|{request.suffix.partition(chr(10))[0]}>"
+        )
+        return InfillResult(
+            text=text,
+            stop=StopReason.COMPLETE,
+            mode=Mode.CAUSAL,
+            model="scripted",
+            confidence=1.0,
+            tokens=1,
+            forwards=1,
+            prompt_tokens=1,
+            cached_tokens=0,
+        )
+
+    async def aclose(self):
+        note("closed")
+
+
+def note(event):
+    with Path(os.environ["SCRIPTED_EVENTS"]).open("a") as file:
+        file.write(event + "\n")
+
+
+if __name__ == "__main__":
+    server.main(ScriptedClient)

@@ -1,0 +1,257 @@
+"""The session without LSP: plain data in, plain data out."""
+
+import asyncio
+
+import pytest
+
+from dg_lsp.client import EngineStatus, EngineUnavailable
+from dg_lsp.document import Edit, Position
+from dg_lsp.session import Completion, Session, Status
+from engine.request import InfillResult, Mode, StopReason
+
+URI = "file:///w/a.py"
+
+
+class ScriptedEngine:
+    """Answers with what stands in `answers`; an exception is raised, None never comes."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.requests = []
+        self.log = []
+
+    def __call__(self, settings, on_status):
+        self.log.append(f"made for {settings.model}")
+        self.on_status = on_status
+        return self
+
+    async def connect(self):
+        self.log.append("connect")
+        self.on_status(EngineStatus("ready", "", 1.0))
+
+    async def infill(self, request):
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            await asyncio.Event().wait()
+        return InfillResult(
+            text=answer,
+            stop=StopReason.COMPLETE,
+            mode=Mode.CAUSAL,
+            model="scripted",
+            confidence=1.0,
+            tokens=1,
+            forwards=1,
+            prompt_tokens=1,
+            cached_tokens=0,
+        )
+
+    async def aclose(self):
+        self.log.append("closed")
+
+
+class Desk:
+    """A session with its engine and all that it said."""
+
+    def __init__(self, *answers):
+        self.engine = ScriptedEngine(list(answers))
+        self.statuses = []
+        self.warnings = []
+        self.session = Session(self.engine, self.statuses.append, self.warnings.append)
+
+    def open(self, text, language="python", uri=URI):
+        self.session.open(uri, language, 1, text)
+
+    async def complete(self, line, character, uri=URI):
+        return await self.session.complete(uri, Position(line, character), "a.py")
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_completion_replaces_the_line_from_its_start():
+    desk = Desk("1")
+    desk.open("  x = \n")
+    assert await desk.complete(0, 6) == [
+        Completion(text="  x = 1", start=Position(0, 0), end=Position(0, 6))
+    ]
+    assert desk.engine.requests[0].path == "a.py"
+
+
+async def test_the_end_is_in_the_clients_units():
+    desk = Desk("a) or b")
+    desk.session.encoding = "utf-8"
+    desk.open("é😀(´)\n")
+    (completion,) = await desk.complete(0, 9)
+    assert (completion.text, completion.end) == ("é😀(´a) or b", Position(0, 10))
+
+
+@pytest.mark.parametrize("answer", ["", " \n ", "\u200b"])
+async def test_nothing_visible_is_nothing_to_show(answer):
+    desk = Desk(answer)
+    desk.open("x")
+    assert await desk.complete(0, 1) == []
+
+
+async def test_the_engine_is_reached_for_when_a_document_is_opened():
+    desk = Desk()
+    assert await desk.complete(0, 0) == []
+    assert desk.engine.log == []
+    desk.open("x")
+    await settle()
+    assert desk.engine.log == ["made for smollm2-135m", "connect"]
+
+
+@pytest.mark.parametrize("options", [{"enabled": False}, {"disabledLanguages": ["python"]}])
+async def test_where_completions_are_off_the_engine_is_left_alone(options):
+    desk = Desk("1")
+    desk.session.initialize(options)
+    desk.open("x")
+    await settle()
+    assert await desk.complete(0, 1) == []
+    assert (desk.engine.log, desk.engine.requests) == ([], [])
+    desk.session.configure({"enabled": True, "disabledLanguages": []})
+    assert len(await desk.complete(0, 1)) == 1
+
+
+async def test_a_disabled_language_does_not_disable_the_others():
+    desk = Desk("1")
+    desk.session.initialize({"disabledLanguages": ["markdown"]})
+    desk.open("x", language="markdown", uri="file:///w/a.md")
+    desk.open("x")
+    assert await desk.complete(0, 1, "file:///w/a.md") == []
+    assert len(await desk.complete(0, 1)) == 1
+
+
+async def test_an_answer_to_a_text_that_has_changed_is_out_of_date():
+    desk = Desk("1")
+    desk.open("x")
+    asked = asyncio.create_task(desk.complete(0, 1))
+    await asyncio.sleep(0)
+    desk.session.change(URI, 2, [Edit("y", Position(0, 1), Position(0, 1))])
+    assert await asked is None
+
+
+async def test_closing_a_document_ends_its_request():
+    desk = Desk(None)
+    desk.open("x")
+    asked = asyncio.create_task(desk.complete(0, 1))
+    await settle()
+    desk.session.close(URI)
+    assert await asked is None
+    assert await desk.complete(0, 1) == []
+
+
+async def test_requests_of_two_documents_do_not_disturb_each_other():
+    desk = Desk(None, "1")
+    desk.open("x")
+    desk.open("y", uri="file:///w/b.py")
+    slow = asyncio.create_task(desk.complete(0, 1))
+    await settle()
+    assert len(await desk.complete(0, 1, "file:///w/b.py")) == 1
+    assert not slow.done()
+    await desk.session.aclose()
+    assert await slow is None
+
+
+async def test_a_failure_is_said_once_and_taken_back_with_the_next_answer():
+    down = EngineUnavailable("no engine; start one")
+    desk = Desk(down, down, "1", "2")
+    desk.open("x")
+    await settle()
+    desk.statuses.clear()
+    assert [await desk.complete(0, 1) for _ in range(2)] == [[], []]
+    assert desk.statuses == [Status("failed", "no engine; start one")]
+    assert desk.warnings == ["no engine; start one"]
+    for _ in range(2):
+        assert len(await desk.complete(0, 1)) == 1
+    assert desk.statuses[1:] == [Status("ready", progress=1.0)]
+
+
+async def test_our_own_errors_are_logged_without_their_text(caplog):
+    desk = Desk(ValueError("cannot use my_secret"))
+    desk.open("x")
+    assert await desk.complete(0, 1) == []
+    assert desk.warnings == ["internal error (ValueError); see the server's log"]
+    assert "ValueError" in caplog.text and "in infill" in caplog.text
+    assert "my_secret" not in caplog.text
+
+
+async def test_an_error_while_connecting_is_a_status():
+    desk = Desk()
+
+    async def connect():
+        raise OSError("no such socket")
+
+    desk.engine.connect = connect
+    desk.open("x")
+    await settle()
+    assert desk.statuses == [Status("failed", "internal error (OSError); see the server's log")]
+
+
+async def test_other_engine_settings_lead_to_another_engine_at_once():
+    desk = Desk()
+    desk.open("x")
+    await settle()
+    desk.session.configure({"engine": {"model": "other"}})
+    await settle()
+    assert desk.engine.log == [
+        "made for smollm2-135m",
+        "connect",
+        "made for other",
+        "closed",
+        "connect",
+    ]
+
+
+async def test_going_to_another_engine_ends_what_runs_on_the_old_one():
+    desk = Desk(None, "1")
+    cancelled = []
+
+    async def connect():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(list(desk.engine.log))
+            raise
+
+    desk.engine.connect = connect
+    desk.open("x")
+    asked = asyncio.create_task(desk.complete(0, 1))
+    await settle()
+    desk.session.configure({"engine": {"model": "other"}})
+    assert len(await desk.complete(0, 1)) == 1
+    assert await asked is None
+    assert cancelled == [["made for smollm2-135m", "made for other"]]
+    await desk.session.aclose()
+
+
+async def test_configuration_is_laid_over_the_initial_options_and_not_over_the_last_one():
+    desk = Desk()
+    desk.session.initialize({"maxTokens": 5, "nonsense": 1})
+    desk.session.configure({"deadlineMs": 10})
+    assert (desk.session.settings.max_tokens, desk.session.settings.deadline_ms) == (5, 10.0)
+    desk.session.configure({"maxTokens": 6})
+    assert (desk.session.settings.max_tokens, desk.session.settings.deadline_ms) == (6, None)
+    assert len(desk.warnings) == 1
+
+
+async def test_closing_lets_go_of_the_engine_even_while_it_is_being_reached():
+    desk = Desk(None)
+
+    async def connect():
+        await asyncio.Event().wait()
+
+    desk.engine.connect = connect
+    desk.open("x")
+    asked = asyncio.create_task(desk.complete(0, 1))
+    await settle()
+    await desk.session.aclose()
+    assert await asked is None
+    assert desk.engine.log[-1] == "closed"
+    await desk.session.aclose()
+    assert desk.engine.log.count("closed") == 1
