@@ -44,7 +44,9 @@ def test_everything_can_be_set():
     assert isinstance(settings.max_tokens, int)
 
 
-@pytest.mark.parametrize("data", [None, {}, [], {"engine": None, "maxTokens": None}, {"engine": []}])
+@pytest.mark.parametrize(
+    "data", [None, {}, [], {"engine": None, "maxTokens": None}, {"engine": []}]
+)
 def test_what_is_absent_or_null_keeps_its_default(data):
     assert parse(data) == (Settings(), [])
 
