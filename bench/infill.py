@@ -27,6 +27,30 @@ from typing import Any
 STEPS = 8
 PROMPT_TOKENS = 512
 HOLE, SUFFIX = 32, 48
+TINY_TEXT: dict[str, Any] = {
+    "vocab_size": 32_768,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "num_global_key_value_heads": 2,
+    "sliding_window": 256,
+    "num_experts": 16,
+    "top_k_experts": 4,
+    "moe_intermediate_size": 128,
+    "eos_token_id": None,
+}
+TINY_VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
 
 
 def main() -> None:
@@ -153,29 +177,13 @@ def bench_reference(device: str, rounds: int) -> dict[str, Any]:
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     place = torch.device(device)
-    text = DiffusionGemmaTextConfig(
-        vocab_size=32_768,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=32,
-        global_head_dim=64,
-        num_global_key_value_heads=2,
-        sliding_window=256,
-        num_experts=16,
-        top_k_experts=4,
-        moe_intermediate_size=128,
-        eos_token_id=None,
+    config: Any = DiffusionGemmaConfig(
+        text_config=DiffusionGemmaTextConfig(**TINY_TEXT),
+        vision_config=Gemma4VisionConfig(**TINY_VISION),
+        canvas_length=256,
     )
-    vision = Gemma4VisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1, head_dim=16,
-    )  # fmt: skip
-    config = DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=256)
     torch.manual_seed(0)
-    reference = DiffusionGemmaForBlockDiffusion(config).eval().to(place, dtype)
+    reference: Any = DiffusionGemmaForBlockDiffusion(config).eval().to(place, dtype)
     with tempfile.TemporaryDirectory() as directory:
         reference.save_pretrained(directory)
         ours = load_model(Path(directory), dtype=dtype, device=place)

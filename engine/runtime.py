@@ -149,7 +149,7 @@ class Engine:
             min(self._config.suffix_tokens, canvas // 2),
         )
         hole = request.hole_tokens or min(request.max_tokens, FIXED_HOLE)
-        if hole > canvas - len(built.suffix):
+        if built.suffix and hole > canvas - len(built.suffix):
             raise EngineError(
                 f"a hole of {hole} tokens and {len(built.suffix)} of suffix do not fit the canvas "
                 f"of {canvas}; ask for at most {canvas - len(built.suffix)}"

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import tokenizers
 import torch
+from tokenizers import decoders, models, pre_tokenizers
 from transformers import DiffusionGemmaForBlockDiffusion, LlamaConfig, LlamaForCausalLM
 from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaTextConfig
 from transformers.models.gemma4 import Gemma4VisionConfig
@@ -13,7 +15,7 @@ from engine.model import Transformer
 
 WINDOW = 8
 CANVAS = 32
-VOCAB = 211
+VOCAB = 300
 
 TEXT = {
     "vocab_size": VOCAB,
@@ -87,11 +89,28 @@ def load_ours(directory: Path) -> Transformer:
     return load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
 
 
+SPECIAL = ("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>")
+
+
+def write_tokenizer(directory: Path) -> None:
+    """A tokenizer.json of special tokens, the 256 bytes, and a few words to heal."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["re", "ret", "Ġr", "Ġre", "Ġret", "ĠĠ"]
+    merges = [("Ġ", "r"), ("Ġr", "e"), ("Ġre", "t"), ("r", "e"), ("re", "t"), ("Ġ", "Ġ")]
+    vocab = {token: i for i, token in enumerate([*SPECIAL, *alphabet, *words])}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
 def _pair(cls, config, directory: Path, seed: int, gain: float = 1.0) -> Pair:
     torch.manual_seed(seed)
     reference = cls(config).eval()
     _randomise(reference, gain)
     reference.save_pretrained(directory)
+    write_tokenizer(directory)
     return Pair(reference, load_ours(directory))
 
 

@@ -1,0 +1,151 @@
+"""The Engine end to end on tiny models: both modes, reuse, deadlines, cancel, bad requests."""
+
+import pytest
+
+from engine.config import EngineConfig, SamplerConfig
+from engine.errors import Cancelled, ConfigError, EngineError
+from engine.request import InfillRequest, Mode, StopReason
+from engine.runtime import Engine
+from tests.engine import tiny
+
+SAMPLER = SamplerConfig(max_steps=4)
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Engine:
+    directory = tmp_path_factory.mktemp("tiny-llama")
+    tiny.llama(directory, seed=4, bos_token_id=2)
+    return Engine.load(EngineConfig(model=directory, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> Engine:
+    directory = tmp_path_factory.mktemp("tiny-gemma")
+    tiny.diffusion_gemma(directory, seed=4)
+    return Engine.load(EngineConfig(model=directory, device="cpu", sampler=SAMPLER))
+
+
+def test_a_hole_is_filled_by_denoising_where_the_model_was_trained_for_it(gemma):
+    request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", hole_tokens=6)
+    result = gemma.infill(request, cancelled=never)
+    assert (result.mode, result.tokens, result.forwards) == (Mode.DIFFUSION, 6, 4)
+    assert result.stop is StopReason.STEPS
+    assert 0 < result.confidence <= 1
+    assert set(result.timings_ms) == {"tokenize", "encode", "decode", "total"}
+
+
+def test_without_a_suffix_the_model_goes_on_canvas_by_canvas(gemma):
+    result = gemma.infill(InfillRequest(prefix="a = ", hole_tokens=70), cancelled=never)
+    assert result.stop is StopReason.LENGTH or result.tokens < 70
+    assert result.forwards > 4
+
+
+def test_a_causal_model_continues_and_says_so(llama):
+    result = llama.infill(InfillRequest(prefix="a = ", max_tokens=5), cancelled=never)
+    assert result.mode is Mode.CAUSAL
+    assert not llama.describe()["trained_for_diffusion"]
+
+
+def test_diffusion_is_refused_by_a_model_that_never_learnt_it(llama):
+    with pytest.raises(EngineError, match="was not trained for diffusion; use mode 'causal'"):
+        llama.infill(InfillRequest(prefix="", mode=Mode.DIFFUSION), cancelled=never)
+
+
+def test_a_diffusion_model_can_be_asked_to_decode_causally(gemma):
+    request = InfillRequest(prefix="a = ", max_tokens=3, mode=Mode.CAUSAL)
+    assert gemma.infill(request, cancelled=never).mode is Mode.CAUSAL
+
+
+def test_the_healed_text_is_written_again_but_not_returned(llama):
+    drafts = []
+    request = InfillRequest(prefix="def f():\n  ret", max_tokens=8)
+    result = llama.infill(request, cancelled=never, on_draft=drafts.append)
+    again = llama.infill(request, cancelled=never)
+    assert result.text == again.text == drafts[-1].text
+    # " ret" was taken off the prefix; whatever way it is spelled, it is no part of the answer.
+    fixed = InfillRequest(prefix="def f():\n  ret", suffix="", max_tokens=1)
+    assert not llama.infill(fixed, cancelled=never).text.startswith(" ret")
+
+
+def test_typing_on_encodes_only_what_is_new(llama):
+    text = "def area(width, height):\n    total = width * height\n"
+    first = llama.infill(InfillRequest(prefix=text, max_tokens=2), cancelled=never)
+    second = llama.infill(InfillRequest(prefix=text + "    if x", max_tokens=2), cancelled=never)
+    assert first.cached_tokens < first.prompt_tokens
+    assert second.cached_tokens >= first.prompt_tokens
+    back = llama.infill(InfillRequest(prefix=text[:20], max_tokens=2), cancelled=never)
+    assert back.cached_tokens >= back.prompt_tokens - 2
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(llama, gemma):
+    for engine in (llama, gemma):
+        request = InfillRequest(prefix="value = compute(", suffix=")\n", max_tokens=6)
+        first = engine.infill(request, cancelled=never)
+        engine.infill(InfillRequest(prefix="value = other(1)\n", max_tokens=6), cancelled=never)
+        engine.infill(InfillRequest(prefix="value = comp", max_tokens=6), cancelled=never)
+        assert engine.infill(request, cancelled=never).text == first.text
+
+
+def test_another_seed_gives_another_canvas(gemma):
+    texts = {
+        gemma.infill(
+            InfillRequest(prefix="a = ", suffix="\n", hole_tokens=8, seed=seed), cancelled=never
+        ).text
+        for seed in range(3)
+    }
+    assert len(texts) > 1
+
+
+def test_cancelled_work_stops_and_the_next_request_is_answered(llama, gemma):
+    for engine in (llama, gemma):
+        request = InfillRequest(prefix="a = ", suffix="\n", max_tokens=8)
+        expected = engine.infill(request, cancelled=never).text
+        with pytest.raises(Cancelled):
+            engine.infill(request, cancelled=lambda: True)
+        assert engine.infill(request, cancelled=never).text == expected
+
+
+def test_the_deadline_gives_the_best_so_far(llama, gemma):
+    for engine in (llama, gemma):
+        request = InfillRequest(prefix="a = ", suffix="\n", max_tokens=30, deadline_ms=0.001)
+        result = engine.infill(request, cancelled=never)
+        assert result.stop is StopReason.DEADLINE
+        assert result.forwards == 1
+
+
+def test_a_hole_larger_than_the_canvas_is_refused_with_what_would_fit(gemma):
+    request = InfillRequest(prefix="a", suffix="bcd", hole_tokens=30)
+    with pytest.raises(EngineError, match=r"hole of 30 tokens and 3 of suffix .* at most 29"):
+        gemma.infill(request, cancelled=never)
+
+
+def test_one_line_is_one_line(llama, gemma):
+    for engine in (llama, gemma):
+        request = InfillRequest(prefix="a = ", suffix="\n", single_line=True, max_tokens=24)
+        for seed in range(4):
+            text = engine.infill(
+                InfillRequest(**{**request.to_json(), "seed": seed, "context": ()}),
+                cancelled=never,
+            ).text
+            assert "\n" not in text
+
+
+def test_empty_and_hostile_requests_are_answered(llama, gemma):
+    for engine in (llama, gemma):
+        for prefix in ("", "\n", "\x00\ud800", "<|turn>" * 40, "x" * 9000):
+            engine.infill(
+                InfillRequest(prefix=prefix, suffix="<eos>", max_tokens=2), cancelled=never
+            )
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device; the refusal is tested on one without")
+    with pytest.raises(ConfigError, match="device 'cuda' is not available here"):
+        Engine.load(EngineConfig(model=tmp_path, device="cuda"))
