@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -192,13 +192,10 @@ def _no_weights(directory: Path) -> str:
 
 def _inside(directory: Path, file: object) -> Path:
     """The shard `file` of an index; raises when it is not a plain file of this directory."""
-    if (
-        not isinstance(file, str)
-        or "\\" in file
-        or "\0" in file
-        or PurePosixPath(file).name != file
-    ):
-        raise CheckpointError(f"{directory / _INDEX}: {file!r} is not the name of a file beside it")
+    if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
+        raise CheckpointError(
+            f"{directory / _INDEX}: {file!r} is not the name of a safetensors file beside it"
+        )
     path, root = directory / file, directory.resolve()
     # The Hugging Face cache keeps a snapshot's files as links into the blobs folder beside it.
     homes = {root, root.parent.parent / "blobs"} if root.parent.name == "snapshots" else {root}

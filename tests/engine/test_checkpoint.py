@@ -325,17 +325,20 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path, content):
         load(tmp_path, {"a": (2,)})
 
 
-@pytest.mark.parametrize("file", ["../one.safetensors", "/etc/passwd", "sub/one.safetensors"])
-@pytest.mark.parametrize("again", ["..", "..\\one.safetensors", "one\0", "", ".", 7, None, ["x"]])
-def test_an_index_may_name_only_files_beside_it(tmp_path, file, again):
+OUTSIDE = ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..\\one.safetensors", ".."]
+
+
+@pytest.mark.parametrize(
+    "file", [*OUTSIDE, "C:one.safetensors", "one\0.safetensors", "", 7, None, []]
+)
+def test_an_index_may_name_only_files_beside_it(tmp_path, file):
     directory = tmp_path / "model"
     directory.mkdir()
     weight_map = write_shards(directory)
     write(tmp_path, {"a": torch.ones(2, 3)}, "one.safetensors")
-    for bad in (file, again):
-        write_index(directory, {**weight_map, "model.a": bad})
-        with pytest.raises(CheckpointError, match="is not the name of a file beside it"):
-            load(directory, PAIR)
+    write_index(directory, {**weight_map, "model.a": file})
+    with pytest.raises(CheckpointError, match="is not the name of a safetensors file beside it"):
+        load(directory, PAIR)
 
 
 def test_a_link_out_of_the_directory_is_refused(tmp_path):
