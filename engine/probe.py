@@ -1,0 +1,99 @@
+"""`python -m engine.probe --model NAME`: what an engine would find here, as one JSON object.
+
+Loads no weights and starts nothing; imports torch, which is why `dg-lsp doctor` runs it as a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.config import ModelConfig
+from engine.errors import EngineError
+
+_NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "starlette", "uvicorn")
+_BESIDE_WEIGHTS_BYTES = 400_000_000  # torch itself, activations, a first prefix
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the findings; the exit code says only whether they could be made."""
+    parser = argparse.ArgumentParser(prog="python -m engine.probe", description=__doc__)
+    parser.add_argument("--model", required=True)
+    options = parser.parse_args(arguments)
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    found = {
+        "missing": missing,
+        "torch": None if "torch" in missing else _torch(),
+        **_model(options.model, can_count="torch" not in missing),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    devices = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        devices.append({"name": name, "free_bytes": free, "total_bytes": total})
+    return {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "devices": devices,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _model(name: str, can_count: bool) -> dict[str, Any]:
+    """The model's facts, or why there are none."""
+    from engine.pull import resolve_model
+
+    try:
+        directory = resolve_model(name)
+        config = ModelConfig.from_directory(directory)
+    except EngineError as error:
+        return {"model": None, "model_error": str(error)}
+    parameters = _parameters(config) if can_count else None
+    facts = {
+        "path": str(directory),
+        "disk_bytes": sum(file.stat().st_size for file in _weights(directory)),
+        "family": config.family,
+        "trained_for_diffusion": config.is_diffusion,
+        "parameters": parameters,
+        "need_bytes": {
+            device: parameters * width + _BESIDE_WEIGHTS_BYTES
+            for device, width in (("cpu", 4), ("cuda", 2))
+        }
+        if parameters
+        else None,
+    }
+    if not facts["disk_bytes"]:
+        return {"model": None, "model_error": f"{directory} has no *.safetensors weights"}
+    return {"model": facts, "model_error": ""}
+
+
+def _parameters(config: ModelConfig) -> int:
+    """Weights of the model, each stored tensor counted once."""
+    import torch
+
+    from engine.model import Transformer
+
+    with torch.device("meta"):
+        model = Transformer(config)
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def _weights(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.safetensors"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
