@@ -22,8 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Device = Literal["cpu", "cuda"]
 STEPS = 8
 PROMPT_TOKENS = 512
 HOLE, SUFFIX = 32, 48
@@ -71,7 +72,7 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def machine(device: str) -> str:
+def machine(device: Device) -> str:
     """One line on what this ran on."""
     names = [
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
@@ -93,7 +94,7 @@ def table(title: str, figures: dict[str, Any]) -> None:
     print()
 
 
-async def bench_engine(device: str, rounds: int) -> dict[str, Any]:
+async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
     """First and warm answers through the client, and the memory of both processes."""
     with tempfile.TemporaryDirectory(prefix="dgb") as private:
         os.environ["DG_LSP_RUNTIME_DIR"] = private
@@ -163,7 +164,7 @@ def server_memory() -> int:
     return resident
 
 
-def bench_reference(device: str, rounds: int) -> dict[str, Any]:
+def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
     """One infill in transformers and in ours: same weights, prompt and number of steps."""
     import torch
     from transformers import DiffusionGemmaForBlockDiffusion
@@ -183,7 +184,8 @@ def bench_reference(device: str, rounds: int) -> dict[str, Any]:
         canvas_length=256,
     )
     torch.manual_seed(0)
-    reference: Any = DiffusionGemmaForBlockDiffusion(config).eval().to(place, dtype)
+    reference: Any = DiffusionGemmaForBlockDiffusion(config)
+    reference = reference.eval().to(place, dtype)
     with tempfile.TemporaryDirectory() as directory:
         reference.save_pretrained(directory)
         ours = load_model(Path(directory), dtype=dtype, device=place)

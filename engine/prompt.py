@@ -34,12 +34,13 @@ def raw(request: InfillRequest, tokenizer: Tokenizer, config: ModelConfig, limit
     """Context and prefix as plain text, for left-to-right continuation.
 
     The last token of the prefix is taken off and healed: where the user stopped typing is
-    rarely where a token of the whole text would end.
+    rarely where a token of the whole text would end. A line's end is no exception: most
+    vocabularies have tokens of a newline and the indentation after it.
     """
     start = [] if config.bos_id is None else [config.bos_id]
     prefix = tokenizer.encode(request.prefix)
     healed = ""
-    if prefix and not request.prefix.endswith("\n"):
+    if prefix:
         healed = tokenizer.decode(prefix[-1:])
         if request.prefix.endswith(healed) and healed:
             del prefix[-1]
