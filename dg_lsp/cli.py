@@ -36,7 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments and sys.stdin.isatty():
         parser.print_help()
         return 0
-    options, options.rest = parser.parse_known_args(arguments or ["serve"])
+    options, rest = parser.parse_known_args(arguments or ["serve"])
+    options.rest = rest
     try:
         if options.rest and not options.passes_on:
             raise CommandError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from typing import Self, TextIO
 
@@ -34,7 +35,9 @@ class Progress:
                 self._out.write(f"note: {message}\n")
         elif self._moving:
             percent = f" {100 * fraction:.0f} %" if fraction else ""
-            line = " ".join(f"{state}: {message}{percent}".split())[: _width() - 1]
+            line = " ".join(f"{state}: {message}{percent}".split())[
+                : shutil.get_terminal_size().columns - 1
+            ]
             self._out.write(f"\r{line}\x1b[K")
             self._drawn = True
         elif always or state != self._state:
@@ -76,10 +79,3 @@ class Style:
 def style(out: TextIO) -> Style:
     """Colours on a terminal, unless NO_COLOR is set."""
     return Style(coloured=out.isatty() and not os.environ.get("NO_COLOR"))
-
-
-def _width() -> int:
-    try:
-        return os.get_terminal_size().columns
-    except OSError:
-        return 80

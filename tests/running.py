@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 SCRIPTED = (sys.executable, "-P", str(Path(__file__).with_name("scripted_engine.py")))
 
@@ -65,13 +66,11 @@ def end_published(directory):
 
 
 def is_alive(pid):
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    """Whether the process runs; one that has ended but was not waited for does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 @contextlib.contextmanager
