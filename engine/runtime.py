@@ -299,7 +299,14 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    """`auto` is bfloat16 on a GPU and on a CPU with bfloat16 instructions, else float32."""
     if wanted == "auto":
-        wanted = "bfloat16" if device.type == "cuda" else "float32"
+        native = device.type == "cuda" or _cpu_has_bfloat16()
+        wanted = "bfloat16" if native else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+
+
+def _cpu_has_bfloat16() -> bool:
+    # Older releases of torch cannot tell; without the instructions bfloat16 is the slower one.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,11 +1,12 @@
 """The Engine end to end on tiny models: both modes, reuse, deadlines, cancel, bad requests."""
 
 import pytest
+import torch
 
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
 from engine.request import InfillRequest, Mode, StopReason
-from engine.runtime import Engine
+from engine.runtime import Engine, choose_dtype
 from tests.engine import tiny
 
 SAMPLER = SamplerConfig(max_steps=4)
@@ -19,14 +20,15 @@ def never() -> bool:
 def llama(tmp_path_factory) -> Engine:
     directory = tmp_path_factory.mktemp("tiny-llama")
     tiny.llama(directory, seed=4, bos_token_id=2)
-    return Engine.load(EngineConfig(model=directory, device="cpu"))
+    return Engine.load(EngineConfig(model=directory, device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory) -> Engine:
     directory = tmp_path_factory.mktemp("tiny-gemma")
     tiny.diffusion_gemma(directory, seed=4)
-    return Engine.load(EngineConfig(model=directory, device="cpu", sampler=SAMPLER))
+    config = EngineConfig(model=directory, device="cpu", dtype="float32", sampler=SAMPLER)
+    return Engine.load(config)
 
 
 def test_a_hole_is_filled_by_denoising_where_the_model_was_trained_for_it(gemma):
@@ -142,9 +144,17 @@ def test_empty_and_hostile_requests_are_answered(llama, gemma):
             )
 
 
-def test_cuda_is_refused_where_there_is_none(tmp_path):
-    import torch
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False}, torch.float32)],
+)
+def test_bfloat16_is_chosen_where_the_cpu_computes_in_it(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_dtype("auto", torch.device("cpu")) is dtype
+    assert choose_dtype("float32", torch.device("cpu")) is torch.float32
 
+
+def test_cuda_is_refused_where_there_is_none(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device; the refusal is tested on one without")
     with pytest.raises(ConfigError, match="device 'cuda' is not available here"):
