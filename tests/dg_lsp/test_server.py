@@ -10,10 +10,9 @@ import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from tests.dg_lsp.conftest import ROOT, URI
 from tests.dg_lsp.scripted_server import UNAVAILABLE
+from tests.editor import NOTHING, ROOT, URI
 
-NOTHING = types.InlineCompletionList(items=())
 WIDTHS = {"utf-8": lambda c: len(c.encode()), "utf-16": lambda c: 1 + (c > "\uffff")}
 
 
@@ -241,7 +240,7 @@ async def test_an_error_of_a_notification_is_logged_and_no_popup(start_editor, c
     await editor.leave()
     log = capfd.readouterr().err
     assert "FeatureNotificationError: ValueError" in log and "in __init__" in log
-    assert "events-0" not in log and "my_secret" not in log
+    assert str(editor.events_file) not in log and "my_secret" not in log
 
 
 async def test_parameters_that_cannot_be_read_are_answered_and_the_server_lives_on(editor):

@@ -1,0 +1,114 @@
+"""An editor under test: a pytest-lsp client that talks to a real server process over stdio."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from lsprotocol import types
+from pytest_lsp import ClientServerConfig
+
+ROOT = Path(__file__).parents[1]
+URI = "file:///workspace/src/a.py"
+NOTHING = types.InlineCompletionList(items=())
+
+
+class Editor:
+    """One client and its server process; positions are in the agreed code units."""
+
+    def __init__(self, client):
+        self.client = client
+        self.events_file = Path(os.devnull)
+        self.statuses = []
+        self.version = 1
+        client.feature("dg/status")(lambda params: self.statuses.append(params))
+
+    @property
+    def process(self):
+        return self.client._server
+
+    @property
+    def events(self):
+        """What a scripted engine has noted."""
+        return self.events_file.read_text().splitlines() if self.events_file.exists() else []
+
+    async def initialize(self, encodings=None, options=None, window=None, process_id=None):
+        general = types.GeneralClientCapabilities(position_encodings=encodings)
+        return await self.client.initialize_session(
+            types.InitializeParams(
+                capabilities=types.ClientCapabilities(general=general, window=window),
+                process_id=process_id,
+                initialization_options=options,
+                workspace_folders=[types.WorkspaceFolder(uri="file:///workspace", name="w")],
+            )
+        )
+
+    def open(self, text, uri=URI, language="python"):
+        item = types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text)
+        self.client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
+
+    def edit(self, text, start, end, uri=URI):
+        self.version += 1
+        document = types.VersionedTextDocumentIdentifier(uri=uri, version=self.version)
+        span = types.Range(start=types.Position(*start), end=types.Position(*end))
+        change = types.TextDocumentContentChangePartial(range=span, text=text)
+        self.client.text_document_did_change(
+            types.DidChangeTextDocumentParams(text_document=document, content_changes=[change])
+        )
+
+    def close(self, uri=URI):
+        document = types.TextDocumentIdentifier(uri=uri)
+        self.client.text_document_did_close(
+            types.DidCloseTextDocumentParams(text_document=document)
+        )
+
+    def ask(self, line, character, uri=URI, msg_id=None):
+        """The future of a completion's answer, and the request's id."""
+        msg_id = msg_id or f"request-{time.monotonic_ns()}"
+        params = types.InlineCompletionParams(
+            text_document=types.TextDocumentIdentifier(uri=uri),
+            position=types.Position(line=line, character=character),
+            context=types.InlineCompletionContext(
+                trigger_kind=types.InlineCompletionTriggerKind.Automatic
+            ),
+        )
+        method = types.TEXT_DOCUMENT_INLINE_COMPLETION
+        future = self.client.protocol.send_request(method, params, msg_id=msg_id)
+        return asyncio.wrap_future(future), msg_id
+
+    async def complete(self, line, character, uri=URI):
+        answer, _ = self.ask(line, character, uri)
+        return await asyncio.wait_for(answer, 30)
+
+    def cancel(self, msg_id):
+        self.client.cancel_request(types.CancelParams(id=msg_id))
+
+    def configure(self, settings):
+        params = types.DidChangeConfigurationParams(settings=settings)
+        self.client.workspace_did_change_configuration(params)
+
+    async def until(self, condition):
+        """Waits for what the server does on its own time."""
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def leave(self):
+        await self.client.shutdown_session()
+        return self.process.returncode
+
+
+@contextlib.asynccontextmanager
+async def starting(*command, env):
+    """An editor and its server, `python COMMAND`; ends the server if it still runs."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    config = ClientServerConfig([sys.executable, *command], server_env=environment)
+    editor = Editor(await config.start())
+    try:
+        yield editor
+    finally:
+        if editor.process.returncode is None:
+            editor.process.kill()
+        await editor.client.stop()
