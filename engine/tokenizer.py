@@ -8,28 +8,31 @@ Knows nothing of prompts or templates.
 from __future__ import annotations
 
 import codecs
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
-from engine.errors import CheckpointError
+from engine.config import read_json
+from engine.errors import CheckpointError, ConfigError
 
+_Spelling = Callable[[str], bytes]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
     """The tokenizer of a model directory."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, source: str) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, spelling: _Spelling, source: str) -> None:
         self._inner = inner
         self._source = source
         inner.encode_special_tokens = True  # special tokens in the text are cut up like any text
         inner.no_truncation()
         inner.no_padding()
-        self._piece_bytes = _piece_bytes(inner, source)
+        self._piece_bytes = spelling
         added = inner.get_added_tokens_decoder()
         self._special = {token.content: i for i, token in added.items() if token.special}
         self._skipped = frozenset(self._special.values())
@@ -41,13 +44,15 @@ class Tokenizer:
     def from_directory(cls, directory: Path) -> Tokenizer:
         """Reads `tokenizer.json`; raises CheckpointError when it cannot be used."""
         path = directory / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(f"{path} does not exist; a model directory needs it")
+        try:
+            spelling = _spelling(read_json(path), path)
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
         try:
             inner = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
             raise CheckpointError(f"{path} is damaged ({error}); fetch it again") from None
-        return cls(inner, str(path))
+        return cls(inner, spelling, str(path))
 
     @property
     def vocab_size(self) -> int:
@@ -86,18 +91,35 @@ class Tokenizer:
                 )
 
 
-def _piece_bytes(inner: tokenizers.Tokenizer, source: str) -> Callable[[str], bytes]:
-    """How a vocabulary's pieces spell bytes: the two spellings in use."""
-    decoder = json.loads(inner.to_str())["decoder"] or {}
-    steps = [step["type"] for step in decoder.get("decoders", [decoder]) if "type" in step]
-    if steps == ["ByteLevel"]:
-        byte_of = _byte_level_alphabet()
-        return lambda piece: bytes(byte_of[char] for char in piece)
-    if steps == ["Replace", "ByteFallback", "Fuse"]:
+def _spelling(layout: Mapping[str, Any], path: Path) -> _Spelling:
+    """How the vocabulary's pieces spell bytes; raises for a kind of tokenizer this cannot run."""
+    model, decoder = layout.get("model"), layout.get("decoder")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or kind != "BPE":
+        raise CheckpointError(f"{path}: the model is {kind!r}; this engine runs BPE only")
+    # The first two mark words in ways the spellings below do not undo, the last is for training.
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(key):
+            raise CheckpointError(f"{path}: {key} {model[key]!r} is not supported")
+    steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else decoder
+    names = (
+        [step.get("type") if isinstance(step, dict) else step for step in steps]
+        if isinstance(steps, list)
+        else steps
+    )
+    if names == ["ByteLevel"]:
+        return partial(_byte_level_bytes, _byte_level_alphabet())
+    if names == ["Replace", "ByteFallback", "Fuse"]:
         return _fallback_bytes
     raise CheckpointError(
-        f"{source} decodes with {steps}; this engine knows ByteLevel and Replace, ByteFallback, Fuse"
+        f"{path} decodes with {names}; this engine knows ByteLevel and Replace, ByteFallback, Fuse"
     )
+
+
+def _byte_level_bytes(byte_of: Mapping[str, int], piece: str) -> bytes:
+    if all(char in byte_of for char in piece):
+        return bytes(byte_of[char] for char in piece)
+    return piece.encode()  # outside the alphabet, so it cannot spell bytes
 
 
 def _fallback_bytes(piece: str) -> bytes:

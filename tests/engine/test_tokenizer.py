@@ -153,45 +153,61 @@ def test_a_missing_tokenizer_is_named(tmp_path):
         Tokenizer.from_directory(tmp_path)
 
 
-def broken(**changes):
-    return json.dumps({**json.loads(byte_level().to_str()), **changes}).encode()
+def changed(**parts) -> bytes:
+    layout = json.loads(byte_level().to_str())
+    layout["model"] |= parts.pop("model", {})
+    return json.dumps(layout | parts).encode()
 
 
 DAMAGED = {
-    "empty": b"",
-    "cut": broken()[:1000],
-    "no JSON": b"\xff\xfe\x00",
-    "a list": b"[]",
-    "an empty object": b"{}",
-    "deep nesting": b'{"model":' + b"[" * 50_000,
-    "an unknown model": broken(model={"type": "Oracle", "vocab": {}, "merges": []}),
-    "merges of unknown pieces": broken(
-        model={"type": "BPE", "vocab": {"a": 0}, "merges": [["q", "z"]]}
+    "empty": (b"", "is not readable JSON"),
+    "cut": (changed()[:1000], "is not readable JSON"),
+    "binary": (b"\xff\xfe\x00", "is not readable JSON"),
+    "deep nesting": (b'{"model":' + b"[" * 50_000, "is not readable JSON"),
+    "a list": (b"[]", "must hold a JSON object"),
+    "nothing": (b"{}", "the model is None"),
+    "a model of another kind": (changed(model={"type": "WordPiece"}), "the model is 'WordPiece'"),
+    # Left to the library, this one ends the process.
+    "a word prefix": (
+        changed(model={"continuing_subword_prefix": "x"}),
+        "continuing_subword_prefix 'x' is not supp",
     ),
-    "a pre-tokenizer that is no regex": broken(
-        pre_tokenizer={
-            "type": "Split",
-            "pattern": {"Regex": "(("},
-            "behavior": "Isolated",
-            "invert": False,
-        }
+    "a word suffix": (
+        changed(model={"end_of_word_suffix": "</w>"}),
+        "end_of_word_suffix '</w>' is not supp",
     ),
+    "dropout": (changed(model={"dropout": 0.1}), "dropout 0.1 is not supported"),
+    "merges of unknown pieces": (changed(model={"merges": [["q", "zz"]]}), "is damaged"),
+    "a pattern that is no regex": (
+        changed(
+            pre_tokenizer={
+                "type": "Split",
+                "pattern": {"Regex": "(("},
+                "behavior": "Isolated",
+                "invert": False,
+            }
+        ),
+        "is damaged",
+    ),
+    "no decoder": (changed(decoder=None), "decodes with None; this engine knows ByteLevel"),
+    "an unknown decoder": (changed(decoder={"type": "Metaspace"}), "decodes with .*Metaspace"),
+    "a nameless decoder": (changed(decoder={"decoders": [{}, 1]}), "decodes with .*1"),
+    "no list of decoders": (changed(decoder={"decoders": 7}), "decodes with 7"),
 }
 
 
-@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_tokenizer_is_refused(tmp_path, content):
+@pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED)
+def test_a_tokenizer_that_cannot_be_used_is_refused(tmp_path, content, words):
     (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged"):
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json.* {words}"):
         Tokenizer.from_directory(tmp_path)
 
 
-@pytest.mark.parametrize("decoder", [None, decoders.Metaspace(), decoders.WordPiece()])
-def test_a_decoder_this_engine_does_not_know_is_refused(tmp_path, decoder):
-    inner = byte_level()
-    inner.decoder = decoder
-    with pytest.raises(CheckpointError, match=r"decodes with \[.*\]; this engine knows ByteLevel"):
-        saved(tmp_path, inner)
+def test_a_piece_outside_the_byte_alphabet_stands_for_itself(tmp_path):
+    vocab = json.loads(byte_level().to_str())["model"]["vocab"]
+    content = changed(model={"vocab": {**vocab, "漢": len(vocab)}})
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    assert Tokenizer.from_directory(tmp_path).decode([len(vocab)]) == "漢"
 
 
 def test_a_vocabulary_that_spells_special_tokens_as_text_is_refused(tmp_path):
