@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def end_published(directory):
     """Ends the engine a client under test has started, if it still runs."""
     with contextlib.suppress(ProcessLookupError):
         if info := published(directory):
-            os.kill(info["pid"], signal.SIGTERM)
+            os.kill(info["pid"], signal.SIGKILL)
             until(lambda: not is_alive(info["pid"]))
 
 
@@ -89,10 +90,10 @@ def running(directory, *arguments, model="scripted", ready=True):
                 until(lambda: http.get("/health").json()["status"] == "ready")
             yield Running(process, directory, http, steps)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
         process.kill()
         process.wait()
         process.stderr.close()
         steps.unlink(missing_ok=True)
+        sock = Path((published(directory) or {}).get("socket", directory / "engine.sock"))
+        if sock.parent != directory:  # the path was too long, and it was killed
+            shutil.rmtree(sock.parent, ignore_errors=True)

@@ -440,14 +440,17 @@ class TestDoctor:
         assert ended.stdout.endswith("\na completion would work\n")
         assert not published(empty_home / "run")
 
-    def test_json_has_the_facts_and_the_running_engine(self, home):
-        ended = dg_lsp(home, "doctor", "--json", "--model", "gpt-9")
-        facts = json.loads(ended.stdout)
-        assert ended.returncode == 1
+    def test_json_has_the_facts_and_the_running_engine(self, home, monkeypatch, capsys):
+        monkeypatch.setenv("DG_LSP_RUNTIME_DIR", str(home / "run"))
+        found = {"missing": ["torch"], "torch": None, "model": None, "model_error": "no m"}
+        monkeypatch.setattr(doctor, "_probe", lambda model: {**found, "probe_error": ""})
+        assert cli.run(["doctor", "--json", "--model", "m"]) == 1
+        facts = json.loads(capsys.readouterr().out)
         assert facts["works"] is False
-        assert facts["model_error"].startswith("unknown model 'gpt-9'")
-        assert facts["torch"]["version"]
+        assert (facts["missing"], facts["model_error"]) == (["torch"], "no m")
         assert facts["engine"]["status"] == "ready"
+        assert facts["runtime_dir"] == str(home / "run")
+        assert facts["free_memory_bytes"] > 0
 
     @pytest.mark.parametrize(
         ("changed", "level", "text"),
