@@ -73,7 +73,8 @@ def _weight(tensor: ReaderTensor, heads: int | None) -> np.ndarray[Any, np.dtype
         rows, columns = values.shape
         values = values.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2)
         values = values.reshape(rows, columns)
-    halves = values.astype(np.float16)
+    with np.errstate(over="ignore"):  # seen below
+        halves = values.astype(np.float16)
     if not np.isfinite(halves).all():
         raise CheckpointError(f"{tensor.name} has values float16 cannot hold")
     return np.ascontiguousarray(halves)

@@ -127,6 +127,14 @@ def test_added_tokens_that_are_not_special_are_text(gemma):
     assert gemma.decode(ids) == "a\n\nb"
 
 
+def test_an_added_token_spells_itself_not_bytes(tmp_path):
+    inner = byte_level()
+    inner.add_tokens([AddedToken("é!", normalized=False)])
+    tokenizer = saved(tmp_path, inner)
+    assert tokenizer.encode("é!") == [inner.token_to_id("é!")]
+    assert tokenizer.decode(tokenizer.encode("aé!")) == "aé!"
+
+
 def test_ids_beyond_the_vocabulary_decode_to_nothing(smol):
     assert smol.decode([smol.vocab_size, *smol.encode("a"), 10**6]) == "a"
 
