@@ -86,7 +86,9 @@ def test_a_sliding_layer_shows_window_minus_one_prefix_tokens_and_keeps_them_all
     assert stored(cache) == [3, 4, 5]
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.lists(st.integers(1, 99), max_size=9)), max_size=8))
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.lists(st.integers(1, 99), max_size=9)), max_size=8)
+)
 def test_cut_and_extended_anywhere_it_equals_the_plain_list(edits):
     cache, model = PrefixCache(make_config(), CPU, torch.float32), []
     for keep, added in edits:

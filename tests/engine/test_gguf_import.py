@@ -91,7 +91,7 @@ def test_the_directory_runs_in_the_reference_and_in_the_engine_alike(tmp_path):
     [
         ({"architecture": "qwen2"}, "is a qwen2 model with a smollm tokenizer; only llama"),
         ({"extra": {"blk.0.attn_gate": np.ones((2, 2), np.float32)}}, "attn_gate.weight' is not"),
-        ({"types": [3, 3, 3] + [6] * 259}, "token type 6 is not known"),
+        ({"types": [3, 3, 3] + [6] * 260}, "token type 6 is not known"),
         ({"extra": {"output_norm": np.full(64, 1e6, np.float32)}}, "output_norm.weight has values"),
     ],
 )

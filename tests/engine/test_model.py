@@ -26,7 +26,9 @@ def fresh_cache(model: Transformer) -> PrefixCache:
 
 
 def random_ids(count: int, seed: int) -> list[int]:
-    return torch.randint(tiny.VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.randint(
+        tiny.VOCAB, (count,), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
 
 
 def reference_encoding(pair: tiny.Pair, ids: list[int]):

@@ -24,7 +24,8 @@ def vocabulary():
     from tokenizers import pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    return [*SPECIAL, *letters, "de", "def", "Ġx"], ["d e", "de f", "Ġ x"]
+    merges = ["d e", "de f", "Ġ x", "1 2"]  # the last never applies: digits stand alone
+    return [*SPECIAL, *letters, *(merge.replace(" ", "") for merge in merges)], merges
 
 
 def weights(seed=0):
