@@ -19,7 +19,7 @@ _POLL_S = 2.0
 def stdin_reader() -> asyncio.StreamReader:
     """Standard input for the running loop, read by a thread that no exit has to wait for."""
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = _Reader()
 
     def pump() -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -29,6 +29,17 @@ def stdin_reader() -> asyncio.StreamReader:
 
     threading.Thread(target=pump, name="stdin", daemon=True).start()
     return reader
+
+
+class _Reader(asyncio.StreamReader):
+    """Lets what one message began take its first step before the next message is read.
+
+    So a request sees the text as it was when it was sent, even if edits lie in the same chunk.
+    """
+
+    async def readline(self) -> bytes:
+        await asyncio.sleep(0)
+        return await super().readline()
 
 
 def _feed(reader: asyncio.StreamReader, data: bytes) -> None:

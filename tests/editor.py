@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from lsprotocol import types
 from pytest_lsp import ClientServerConfig
@@ -88,6 +89,16 @@ class Editor:
     def configure(self, settings):
         params = types.DidChangeConfigurationParams(settings=settings)
         self.client.workspace_did_change_configuration(params)
+
+    @contextlib.contextmanager
+    def in_one_chunk(self):
+        """What is sent meanwhile reaches the server together."""
+        protocol, chunks = self.client.protocol, []
+        writer = protocol.writer
+        protocol.writer = SimpleNamespace(write=chunks.append)
+        yield
+        protocol.writer = writer
+        writer.write(b"".join(chunks))
 
     async def until(self, condition):
         """Waits for what the server does on its own time."""

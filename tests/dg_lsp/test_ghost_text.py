@@ -37,6 +37,7 @@ CASES = {
     "quote and bracket": ('print("║")\n', '├hello")┤', 'print("├hello┤")\n'),
     "quote only": ('x = "║"\n', '├hello"┤', 'x = "├hello┤"\n'),
     "quotes within": ('f("║")\n', '├a", "b")┤', 'f("├a", "b┤")\n'),
+    "closed, then a line end": ("foo(║)", "├a)\n┤", "foo(├a┤)"),
     "colon": ("def f(║):\n    a", "├a, b):┤", "def f(├a, b┤):\n    a"),
     "semicolon": ("f(║);\n", "├a);┤", "f(├a┤);\n"),
     "square bracket": ("x = [║]\n", "├1, 2]┤", "x = [├1, 2┤]\n"),

@@ -78,6 +78,17 @@ async def test_the_newest_request_of_a_document_wins(scheduler, engine):
     assert (await newer).result == result("newer")
 
 
+async def test_a_superseded_request_does_not_protect_its_successor(scheduler, engine):
+    tasks = []
+    for name in ("first", "second", "third"):
+        tasks.append(ask(scheduler, engine, "doc", name))
+        await settle()
+    assert engine.cancelled == ["first", "second"]
+    engine.finish("third")
+    assert [await tasks[0], await tasks[1]] == [Outcome(), Outcome()]
+    assert (await tasks[2]).result == result("third")
+
+
 async def test_a_request_superseded_at_once_never_reaches_the_engine(scheduler, engine):
     older, newer = (ask(scheduler, engine, "doc", name) for name in ("older", "newer"))
     engine.finish("newer")

@@ -176,8 +176,9 @@ async def test_a_newer_request_of_the_same_document_supersedes_the_older(editor)
 
 async def test_an_answer_to_a_text_that_has_changed_is_out_of_date(editor):
     editor.open("x")
-    answer, _ = editor.ask(0, 1)
-    editor.edit("y", (0, 1), (0, 1))
+    with editor.in_one_chunk():
+        answer, _ = editor.ask(0, 1)
+        editor.edit("y", (0, 1), (0, 1))
     assert await answer is None
 
 

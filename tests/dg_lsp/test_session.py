@@ -221,11 +221,12 @@ async def test_going_to_another_engine_ends_what_runs_on_the_old_one():
 
     desk.engine.connect = connect
     desk.open("x")
-    asked = asyncio.create_task(desk.complete(0, 1))
+    desk.open("y", uri="file:///w/b.py")
+    asked = asyncio.create_task(desk.complete(0, 1, "file:///w/b.py"))
     await settle()
     desk.session.configure({"engine": {"model": "other"}})
     assert len(await desk.complete(0, 1)) == 1
-    assert await asked is None
+    assert await asyncio.wait_for(asked, 5) is None
     assert cancelled == [["made for smollm2-135m", "made for other"]]
     await desk.session.aclose()
 

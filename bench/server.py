@@ -1,0 +1,145 @@
+"""What the language server itself costs: its start, its memory and a keystroke's round trip.
+
+    python -m bench.server [--keystrokes N]
+
+The engine is replaced by one that answers at once, so these figures are all the server's own.
+Ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+
+URI = "file:///bench/a.py"
+LINE = "    some_value = function(argument_one, two)\n"
+# The engine's start is left out; its answer is the shortest that is shown.
+SERVER = """
+from dg_lsp import server
+from engine.request import InfillResult, Mode, StopReason
+
+class Instant:
+    def __init__(self, settings, on_status): pass
+    async def connect(self): pass
+    async def aclose(self): pass
+    async def infill(self, request):
+        return InfillResult(text="x", stop=StopReason.COMPLETE, mode=Mode.CAUSAL, model="instant",
+            confidence=1.0, tokens=1, forwards=1, prompt_tokens=1, cached_tokens=0)
+
+server.main(Instant)
+"""
+
+
+class Connection:
+    """A server process and the messages to and from it."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", SERVER]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+        self._id = 0
+
+    def notify(self, method: str, params: Any) -> None:
+        """Sends a notification."""
+        self._send({"method": method, "params": params})
+
+    def request(self, method: str, params: Any) -> Any:
+        """Sends a request and waits for its answer; other messages are passed over."""
+        self._id += 1
+        self._send({"id": self._id, "method": method, "params": params})
+        assert self.process.stdout is not None
+        while True:
+            length = int(self.process.stdout.readline().partition(b":")[2])
+            while self.process.stdout.readline().strip():
+                continue
+            message = json.loads(self.process.stdout.read(length))
+            if message.get("id") == self._id:
+                return message["result"]
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        self.process.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.process.stdin.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keystrokes", type=int, default=200)
+    options = parser.parse_args()
+    figures: dict[str, Any] = {"start_ms": round(statistics.median(start() for _ in range(5)))}
+    for lines in (1_000, 10_000, 50_000):
+        figures[f"lines_{lines}"] = keystrokes(lines, options.keystrokes)
+    for name, value in figures.items():
+        print(name, value)
+    print(json.dumps({"bench": "server", **figures}))
+
+
+def start() -> float:
+    """Milliseconds from the process's start to its answer to `initialize`."""
+    begun = time.perf_counter()
+    connection = opened()
+    elapsed = 1000 * (time.perf_counter() - begun)
+    leave(connection)
+    return elapsed
+
+
+def keystrokes(lines: int, count: int) -> dict[str, float]:
+    """Round trips of didChange and inlineCompletion in a file of so many lines, and memory."""
+    connection = opened()
+    rss_empty = psutil.Process(connection.process.pid).memory_info().rss
+    document = {"uri": URI, "languageId": "python", "version": 0, "text": LINE * lines}
+    connection.notify("textDocument/didOpen", {"textDocument": document})
+    line = lines // 2
+    took = []
+    for typed in range(count):
+        place = {"line": line, "character": typed}
+        change = {"range": {"start": place, "end": place}, "text": "y"}
+        version = {"uri": URI, "version": typed + 1}
+        begun = time.perf_counter()
+        connection.notify(
+            "textDocument/didChange", {"textDocument": version, "contentChanges": [change]}
+        )
+        asked = {
+            "textDocument": {"uri": URI},
+            "position": {"line": line, "character": typed + 1},
+            "context": {"triggerKind": 2},
+        }
+        answer = connection.request("textDocument/inlineCompletion", asked)
+        took.append(1000 * (time.perf_counter() - begun))
+        assert answer["items"], "every keystroke is answered"
+    rss = psutil.Process(connection.process.pid).memory_info().rss
+    leave(connection)
+    took.sort()
+    return {
+        "p50_ms": round(took[len(took) // 2], 2),
+        "p95_ms": round(took[int(0.95 * len(took))], 2),
+        "rss_empty_mb": round(rss_empty / 1e6, 1),
+        "rss_mb": round(rss / 1e6, 1),
+    }
+
+
+def opened() -> Connection:
+    """A server that has answered `initialize`."""
+    connection = Connection()
+    connection.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
+    connection.notify("initialized", {})
+    return connection
+
+
+def leave(connection: Connection) -> None:
+    """Ends the server as an editor does."""
+    connection.request("shutdown", None)
+    connection.notify("exit", None)
+    assert connection.process.wait() == 0
+
+
+if __name__ == "__main__":
+    main()
