@@ -98,9 +98,9 @@ def listen_unix(directory: Path) -> Listener:
         short = Path(tempfile.gettempdir()) / f"dg-lsp-{os.geteuid()}-{key}"
         extra = private_directory(short)
         path = extra / "engine.sock"
-    path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        path.unlink(missing_ok=True)
         sock.bind(str(path))
         sock.listen(_BACKLOG)
     except OSError as error:

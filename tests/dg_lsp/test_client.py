@@ -171,14 +171,24 @@ class TestStarting:
             with pytest.raises(EngineUnavailable, match=r"cannot start: .*/nonexistent/python"):
                 await client.connect()
 
-    async def test_a_failed_load_is_quoted_and_not_tried_at_every_request(self, directory):
+    async def test_a_failed_load_is_quoted_and_not_tried_at_every_request(
+        self, directory, monkeypatch
+    ):
         async with opened(EngineSettings(model="load-fail")) as client:
-            for _ in range(3):
+
+            async def ask():
                 with pytest.raises(
                     EngineUnavailable, match="weights are missing; run `dg-lsp pull"
                 ):
                     await client.infill(request())
-        assert starts(directory) == 1
+
+            await ask()
+            await asyncio.to_thread(end_published, directory)
+            await ask()
+            assert starts(directory) == 1
+            monkeypatch.setattr(client_module, "_HOLD_OFF_S", 0)
+            await ask()
+            assert starts(directory) == 2
 
     async def test_a_lock_without_an_engine_is_reported(self, directory, monkeypatch):
         monkeypatch.setattr(engine_process, "_LOCK_PATIENCE_S", 0.5)

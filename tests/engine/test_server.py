@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -11,7 +12,10 @@ import httpx
 import pytest
 from filelock import FileLock
 
+from engine import rendezvous
 from engine.api import MAX_BODY_BYTES
+from engine.errors import EngineError
+from engine.worker import MAX_WAITING
 from tests.running import SCRIPTED, connect, published, running, until
 
 STEP_S = 0.02
@@ -75,6 +79,36 @@ class TestOneProcess:
         assert ended.returncode == 1
         assert f"(mode 755); run: chmod 700 {tmp_path}" in ended.stderr
         assert not (tmp_path / "engine.lock").exists()
+
+    def test_a_directory_that_cannot_be_used_is_named(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        (tmp_path / "link").symlink_to(tmp_path)
+        for name, message in (
+            ("file", "cannot be used as the runtime directory: [Errno 17]"),
+            ("file/x", "cannot be used as the runtime directory: [Errno 20]"),
+            ("link", "must be a directory; choose another runtime directory"),
+        ):
+            with pytest.raises(EngineError) as raised:
+                rendezvous.private_directory(tmp_path / name)
+            assert str(raised.value).startswith(f"{tmp_path}/{name} {message}")
+
+    def test_a_directory_of_another_user_is_refused(self, tmp_path, monkeypatch):
+        owner = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+        with pytest.raises(EngineError, match=f"belongs to user {owner}, not to you; choose"):
+            rendezvous.private_directory(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("engine.lock", "engine.lock cannot be locked"), ("engine.sock", "cannot listen on")],
+    )
+    def test_a_lock_or_socket_that_cannot_be_made_is_named(self, tmp_path, name, message):
+        (tmp_path / name / "in the way").mkdir(parents=True)
+        ended = run_to_end("--model", "x", "--runtime-dir", tmp_path)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("dg-lsp engine: error: ")
+        assert message in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
 
     def test_a_socket_path_that_is_too_long_moves_to_the_temporary_directory(self, tmp_path):
         with running(tmp_path / ("long" * 30)) as engine:
@@ -338,6 +372,19 @@ class TestQueue:
         first.join()
         assert answer["timings_ms"]["queue"] > 100
         assert (answer["stop"], answer["forwards"]) == ("deadline", 1)
+
+    def test_too_many_waiting_jobs_are_429(self, engine):
+        engine.steps.unlink(missing_ok=True)
+        connections = [open_request(engine, "slow 500")]
+        until(engine.steps_done)
+        connections += [open_request(engine, "x") for _ in range(MAX_WAITING)]
+        until(lambda: health(engine)["queue"] == MAX_WAITING)
+        refused = engine.infill("hi")
+        for connection in connections:
+            connection.close()
+        assert refused.status_code == 429
+        assert refused.json()["error"] == f"{MAX_WAITING} requests wait already; ask again later"
+        until(lambda: not health(engine)["busy"])
 
     def test_the_end_of_the_process_answers_all_jobs(self, tmp_path):
         with running(tmp_path / "run") as engine:
