@@ -14,6 +14,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 MAX_HOLE_TOKENS = 1024
 MAX_TEXT_CHARS = 4_000_000
+PROTOCOL = 1  # of the HTTP interface; a client and an engine of different ones do not talk
 
 
 class StopReason(StrEnum):
@@ -54,7 +55,9 @@ class _Message:
             raise RequestError(f"{cls.__name__} must be a JSON object, got {type(data).__name__}")
         hints = get_type_hints(cls)
         if unknown := sorted(set(data) - set(hints)):
-            raise RequestError(f"{cls.__name__} has no field {unknown[0]!r}; it has {sorted(hints)}")
+            raise RequestError(
+                f"{cls.__name__} has no field {unknown[0]!r}; it has {sorted(hints)}"
+            )
         try:
             return cls(**{key: _decode(key, hints[key], value) for key, value in data.items()})
         except TypeError as error:  # a required field is missing
