@@ -23,7 +23,6 @@ from engine.errors import EngineError
 
 Progress = Callable[[float], None]
 _PIP_OPTIONS = ("-q", "--no-deps", "--no-input", "--only-binary", ":all:")
-_CHUNK = 1 << 18
 
 
 def fetch_wheel(requirement: str, part: Path, size: int, expected: str, progress: Progress) -> Path:
@@ -42,7 +41,11 @@ def fetch_wheel(requirement: str, part: Path, size: int, expected: str, progress
                 _pip_download(requirement, part)
             else:
                 stream(url, part, size, progress)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.TransportError) and (have := part.stat().st_size):
+                raise EngineError(
+                    f"the connection broke after {have} of {size} bytes ({error}); run it again to go on"
+                ) from None
             # pip may know a certificate or a password that the address alone does not carry.
             _pip_download(requirement, part)
     try:
@@ -56,12 +59,9 @@ def fetch_wheel(requirement: str, part: Path, size: int, expected: str, progress
 def stream(url: str, part: Path, size: int, progress: Progress) -> None:
     """Streams `url` behind the bytes already in `part`, going on while a cut line brings more."""
     with httpx.Client(follow_redirects=True, timeout=30) as client:
-        while True:
-            before = part.stat().st_size if part.exists() else 0
-            if before >= size:
-                return
+        while (before := part.stat().st_size if part.exists() else 0) < size:
             try:
-                _stream_once(client, url, part, before, size, progress)
+                return _stream_once(client, url, part, before, size, progress)
             except httpx.TransportError:
                 if part.stat().st_size <= before:
                     raise
@@ -71,12 +71,12 @@ def _stream_once(
     client: httpx.Client, url: str, part: Path, start: int, size: int, progress: Progress
 ) -> None:
     part.touch()
-    headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with client.stream("GET", url, headers=headers) as reply:
         reply.raise_for_status()
         resumed = reply.status_code == httpx.codes.PARTIAL_CONTENT
         with part.open("ab" if resumed else "wb") as file:
-            for block in reply.iter_bytes(_CHUNK):
+            for block in reply.iter_raw():  # as they come: a cut line must not lose a buffer
                 file.write(block)
                 progress(min(file.tell() / size, 1.0))
                 if file.tell() > size:  # not the file that is pinned; the hash will say so
