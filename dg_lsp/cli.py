@@ -85,6 +85,15 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _pull(options: argparse.Namespace) -> NoReturn:
+    from importlib.util import find_spec
+
+    from dg_lsp.engine_process import EngineUnavailable
+
+    for package in ("numpy", "gguf", "safetensors", "tokenizers"):
+        if find_spec(package) is None:
+            raise EngineUnavailable(
+                f"{package} is not installed: install the engine extra: pip install 'dg-lsp[engine]'"
+            )
     # Goes on as that program: signals and the exit code are its own.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "engine.pull", *options.rest])
 

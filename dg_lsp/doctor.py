@@ -139,13 +139,13 @@ def _judge_memory(facts: Facts) -> list[Finding]:
     if facts["engine"] is not None:
         return []  # it has its memory already
     devices, free = facts["torch"]["devices"], facts["free_memory_bytes"]
-    kind, subject = ("cuda", "GPU memory") if devices else ("cpu", "memory")
+    subject = "GPU memory" if devices else "memory"
     if devices:
         free = max(device["free_bytes"] for device in devices)
     if free is None:
-        return [Finding("note", subject, f"about {_gb(need[kind])} needed; free is unknown")]
-    text = f"about {_gb(need[kind])} needed, {_gb(free)} free"
-    if need[kind] <= free:
+        return [Finding("note", subject, f"about {_gb(need)} needed; free is unknown")]
+    text = f"about {_gb(need)} needed, {_gb(free)} free"
+    if need <= free:
         return [Finding("ok", subject, text)]
     advice = "close other programs or set a smaller model"
     return [Finding("missing", subject, f"{text}: {advice}")]

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
@@ -61,38 +60,31 @@ def _model(name: str, can_count: bool) -> dict[str, Any]:
         config = ModelConfig.from_directory(directory)
     except EngineError as error:
         return {"model": None, "model_error": str(error)}
-    parameters = _parameters(config) if can_count else None
+    parameters, weight_bytes = _size(config) if can_count else (None, None)
     facts = {
         "path": str(directory),
-        "disk_bytes": sum(file.stat().st_size for file in _weights(directory)),
+        "disk_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
         "family": config.family,
         "trained_for_diffusion": config.is_diffusion,
         "parameters": parameters,
-        "need_bytes": {
-            device: parameters * width + _BESIDE_WEIGHTS_BYTES
-            for device, width in (("cpu", 4), ("cuda", 2))
-        }
-        if parameters
-        else None,
+        "need_bytes": weight_bytes and weight_bytes + _BESIDE_WEIGHTS_BYTES,
     }
     if not facts["disk_bytes"]:
         return {"model": None, "model_error": f"{directory} has no *.safetensors weights"}
     return {"model": facts, "model_error": ""}
 
 
-def _parameters(config: ModelConfig) -> int:
-    """Weights of the model, each stored tensor counted once."""
+def _size(config: ModelConfig) -> tuple[int, int]:
+    """Number of weights, each tied one counted once, and their bytes as the engine keeps them."""
     import torch
 
     from engine.model import Transformer
+    from engine.runtime import choose_device, choose_dtype
 
     with torch.device("meta"):
         model = Transformer(config)
-    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
-
-
-def _weights(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.safetensors"))
+    count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    return count, count * choose_dtype("auto", choose_device("auto")).itemsize
 
 
 if __name__ == "__main__":

