@@ -404,7 +404,7 @@ FACTS = {
         "family": "llama",
         "parameters": 135e6,
         "trained_for_diffusion": False,
-        "need_bytes": {"cpu": 0.9e9, "cuda": 0.7e9},
+        "need_bytes": 0.9e9,
     },
     "engine": None,
     "engine_error": "",
