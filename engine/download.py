@@ -61,10 +61,12 @@ def stream(url: str, part: Path, size: int, progress: Progress) -> None:
     with httpx.Client(follow_redirects=True, timeout=30) as client:
         while (before := part.stat().st_size if part.exists() else 0) < size:
             try:
-                return _stream_once(client, url, part, before, size, progress)
+                _stream_once(client, url, part, before, size, progress)
             except httpx.TransportError:
                 if part.stat().st_size <= before:
                     raise
+            else:
+                return
 
 
 def _stream_once(
