@@ -6,8 +6,9 @@ What the engine does is written on the cursor's line, so that every test says it
     "BUG"        raises TypeError quoting the prefix
     "SAY text"   answers with the text, in which \\n is a line end
     other        answers with what the engine was given of the cursor's line, as <left|right>
-`engine.model` scripts the connection: "explode" is a bug before it, "bug" one in it, "broken"
-never connects, "loading" loads until the first request. Each event is a line of the file named by SCRIPTED_EVENTS.
+`engine.model` scripts the connection: "explode" is a bug before it, "bug" one in it and
+"unclosable" one after it, "broken" never connects, "loading" loads until the first request.
+Each event is a line of the file named by SCRIPTED_EVENTS.
 """
 
 import asyncio
@@ -72,6 +73,8 @@ class ScriptedClient:
 
     async def aclose(self):
         note("closed")
+        if self.model == "unclosable":
+            raise ValueError("a bug")
 
 
 def note(event):

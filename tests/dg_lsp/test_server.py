@@ -258,6 +258,18 @@ async def test_parameters_that_cannot_be_read_are_answered_and_the_server_lives_
     assert only(await editor.complete(0, 1))
 
 
+async def test_an_error_of_a_request_is_answered_without_a_traceback(start_editor):
+    editor = await start_editor()
+    await editor.initialize(options={"engine": {"model": "unclosable"}})
+    editor.open("x")
+    await editor.complete(0, 1)
+    with pytest.raises(JsonRpcException) as raised:
+        await editor.client.shutdown_async(None)
+    assert (raised.value.code, raised.value.data) == (types.ErrorCodes.InternalError, None)
+    editor.client.exit(None)
+    assert await editor.process.wait() == 0
+
+
 async def test_an_unknown_request_is_refused_without_a_traceback(editor):
     with pytest.raises(JsonRpcException) as raised:
         await editor.client.protocol.send_request_async("dg/unknown", {})
