@@ -375,10 +375,12 @@ async def test_the_end_of_input_ends_the_server(editor):
     assert editor.events[-2:] == ["stopped", "closed"]
 
 
-async def test_the_end_of_input_within_a_message_ends_the_server(editor):
+async def test_the_end_of_input_within_a_message_ends_the_server(editor, capfd):
     editor.process.stdin.write(b"Content-Length: 100\r\n\r\n{")
     editor.process.stdin.close()
     assert await asyncio.wait_for(editor.process.wait(), 10) == 1
+    await editor.client.stop()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_the_death_of_the_editor_ends_the_server(start_editor):
