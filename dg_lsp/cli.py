@@ -133,7 +133,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _complete_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "place", metavar="FILE:LINE:COL", help="counted from 1; without COL, the end of the line"
+        "place",
+        metavar="FILE:LINE:COL",
+        help="counted from 1; without COL, the end of the line; "
+        "-[LINE:]COL behind it takes the text up to there out first",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
     _model_arguments(command)

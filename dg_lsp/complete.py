@@ -1,4 +1,4 @@
-"""`dg-lsp complete FILE:LINE:COL`: one completion of a file on disk, on the editors' own path.
+"""`dg-lsp complete FILE:LINE:COL[-[LINE:]COL]`: one completion of a file on disk.
 
 Document, context, engine and ghost text are those of the language server; here are only the
 place in the file and how the answer is printed.
@@ -24,7 +24,8 @@ from engine.request import Draft, InfillRequest, InfillResult, Mode
 
 MAX_FILE_BYTES = 1_000_000
 _LINES_AROUND = 3
-_PLACE = re.compile(r"(.+?):(\d{1,9})(?::(\d{1,9}))?", re.DOTALL)
+_NUMBER = r"(\d{1,9})"
+_PLACE = re.compile(rf"(.+?):{_NUMBER}(?::{_NUMBER}(?:-(?:{_NUMBER}:)?{_NUMBER})?)?", re.DOTALL)
 _LANGUAGES = {
     "py": "python",
     "pyi": "python",
@@ -56,16 +57,30 @@ _LANGUAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A cursor as editors show it: lines and columns count from 1; no column is the line's end."""
+    """A cursor as editors show it: lines and columns count from 1; no column is the line's end.
+
+    What stands between the cursor and `end` (line, column) is taken out of the file first.
+    """
 
     file: Path
     line: int
     column: int | None
+    end: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """The file with the cursor in it, and the text that was taken out there."""
+
+    place: Place
+    snapshot: Snapshot
+    removed: str = ""
 
 
 def run(options: argparse.Namespace) -> int:
     """Asks for the completion and prints it."""
-    snapshot, place = read(parse_place(options.place))
+    hole = read(parse_place(options.place))
+    snapshot = hole.snapshot
     settings = Settings(
         engine=EngineSettings(model=options.model, device=options.device),
         max_tokens=options.max_tokens,
@@ -83,39 +98,56 @@ def run(options: argparse.Namespace) -> int:
         )
     text = ghost_text.apply(result.text, snapshot)
     write = _write_json if options.json else _write_text
-    write(sys.stdout, place, snapshot, text, result)
+    write(sys.stdout, hole, text, result)
     return 0
 
 
 def parse_place(text: str) -> Place:
-    """`FILE:LINE:COL` or `FILE:LINE`; raises CommandError."""
+    """`FILE:LINE`, `FILE:LINE:COL` or `FILE:LINE:COL-[LINE:]COL`; raises CommandError."""
     found = _PLACE.fullmatch(text)
     if found is None:
-        raise CommandError(f"give the place as FILE:LINE:COL or FILE:LINE, got {text!r}")
-    file, line, column = found.groups()
-    return Place(Path(file), int(line), None if column is None else int(column))
-
-
-def read(place: Place) -> tuple[Snapshot, Place]:
-    """The file with the cursor in it, and the place with its column; raises CommandError."""
-    text = _text(place.file)
-    lines = LINE_END.split(text)
-    if not 1 <= place.line <= len(lines):
         raise CommandError(
-            f"line {place.line} is out of range: {place.file} has lines 1 to {len(lines)}"
+            f"give the place as FILE:LINE:COL, FILE:LINE or FILE:LINE:COL-[LINE:]COL, got {text!r}"
         )
-    end = len(lines[place.line - 1]) + 1
-    column = end if place.column is None else place.column
+    file, *numbers = found.groups()
+    line, column, end_line, end_column = (None if n is None else int(n) for n in numbers)
+    assert line is not None, "the pattern has a line"
+    end = None if end_column is None else (end_line or line, end_column)
+    return Place(Path(file), line, column, end)
+
+
+def read(place: Place) -> Hole:
+    """The file with its hole; the place gets its column. Raises CommandError."""
+    text = _text(place.file)
+    snapshot, removed = _at(text, place, place.line, place.column), ""
+    if place.end is not None:
+        end = _at(text, place, *place.end).offset
+        if end < snapshot.offset:
+            raise CommandError(
+                f"line {place.end[0]}, column {place.end[1]} is before line {place.line}, column "
+                f"{place.column}; give the place where the hole ends"
+            )
+        removed = text[snapshot.offset : end]
+        left = text[: snapshot.offset] + text[end:]
+        snapshot = _at(left, place, place.line, place.column)
+    return Hole(replace(place, column=len(snapshot.line_left) + 1), snapshot, removed)
+
+
+def _at(text: str, place: Place, line: int, column: int | None) -> Snapshot:
+    lines = LINE_END.split(text)
+    if not 1 <= line <= len(lines):
+        raise CommandError(f"line {line} is out of range: {place.file} has lines 1 to {len(lines)}")
+    end = len(lines[line - 1]) + 1
+    column = end if column is None else column
     if not 1 <= column <= end:
         raise CommandError(
-            f"column {column} is out of range: line {place.line} of {place.file} has columns "
-            f"1 to {end}"
+            f"column {column} is out of range: line {line} of {place.file} has columns 1 to {end}"
         )
     language = _LANGUAGES.get(place.file.suffix.lstrip(".").lower(), "")
     document = Document(text, uri="", language=language, version=0, encoding="utf-32")
-    snapshot = document.snapshot(Position(place.line - 1, column - 1), _shown_path(place.file))
-    assert snapshot is not None, f"line {place.line} of {len(lines)} is not in the document"
-    return snapshot, replace(place, column=column)
+    snapshot = document.snapshot(Position(line - 1, column - 1), _shown_path(place.file))
+    assert snapshot is not None, f"line {line} of {len(lines)} is not in the document"
+    return snapshot
 
 
 def _text(file: Path) -> str:
@@ -167,27 +199,29 @@ async def _ask(
         await client.aclose()
 
 
-def _write_json(
-    out: TextIO, place: Place, snapshot: Snapshot, text: str, result: InfillResult
-) -> None:
+def _write_json(out: TextIO, hole: Hole, text: str, result: InfillResult) -> None:
     """`text` is what an editor shows, `raw_text` what the engine wrote for the hole."""
+    place = hole.place
     assert place.column is not None, "read() fills in the column"
-    start = {"line": place.line, "column": place.column}
-    end = {**start, "column": place.column + ghost_text.covered(text, snapshot)}
+    covered = ghost_text.covered(text, hole.snapshot)
+    line, column = place.end or (place.line, place.column)
     answer = {
         **result.to_json(),
         "file": str(place.file),
         "text": text,
         "raw_text": result.text,
-        "range": {"start": start, "end": end},
+        "removed": hole.removed,
+        "range": {
+            "start": {"line": place.line, "column": place.column},
+            "end": {"line": line, "column": column + covered},
+        },
     }
     out.write(json.dumps(answer) + "\n")
 
 
-def _write_text(
-    out: TextIO, place: Place, snapshot: Snapshot, text: str, result: InfillResult
-) -> None:
+def _write_text(out: TextIO, hole: Hole, text: str, result: InfillResult) -> None:
     """The lines around the cursor with the fill in its place, and what it took."""
+    place, snapshot = hole.place, hole.snapshot
     before = LINE_END.split(snapshot.prefix)[-_LINES_AROUND:]
     suffix = snapshot.suffix[ghost_text.covered(text, snapshot) :]
     after = LINE_END.split(suffix)[:_LINES_AROUND]
@@ -198,6 +232,8 @@ def _write_text(
     out.write(f"{head}{mark.opening}{filled}{mark.closing}{tail}\n")
     if not text:
         out.write("nothing to show" + (f" of {result.text!r}" if result.text else "") + "\n")
+    if hole.removed:
+        out.write(f"taken out there: {hole.removed!r}\n")
     out.write(
         f"{result.model}, {result.mode}: {result.tokens} tokens in {result.forwards} forwards, "
         f"stop {result.stop}, {result.cached_tokens} of {result.prompt_tokens} prompt tokens cached\n"

@@ -113,6 +113,21 @@ class TestComplete:
         raw = complete_json(home, f"{source}{place}")["raw_text"]
         assert raw == f"[{prefix}|{SOURCE[len(prefix) :]}]"
 
+    @pytest.mark.parametrize(
+        ("span", "removed", "end"),
+        [("1:5-9", "f(x)", (1, 9)), ("1:5-2:5", "f(x):\n    ", (2, 5)), ("1:5-5", "", (1, 5))],
+    )
+    def test_text_up_to_a_second_place_is_taken_out_first(self, home, source, span, removed, end):
+        answer = complete_json(home, f"{source}:{span}")
+        assert answer["removed"] == removed
+        assert answer["raw_text"] == f"[def |{SOURCE[4 + len(removed) :]}]"
+        assert answer["range"]["start"] == {"line": 1, "column": 5}
+        assert answer["range"]["end"] == {"line": end[0], "column": end[1]}
+
+    def test_what_was_taken_out_is_shown_below_the_fill(self, home, source):
+        ended = dg_lsp(home, "complete", f"{source}:1:5-9", "--model", "scripted")
+        assert "taken out there: 'f(x)'" in ended.stdout
+
     def test_columns_are_characters_and_lines_end_as_in_editors(self, home, tmp_path):
         file = tmp_path / "ü.txt"
         file.write_bytes("\ufeffé🙂\f\u2028x\r\ny\rz".encode())
@@ -216,7 +231,18 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("place", "message"),
         [
-            ("DIR", "give the place as FILE:LINE:COL or FILE:LINE, got 'DIR'"),
+            (
+                "DIR",
+                "give the place as FILE:LINE:COL, FILE:LINE or FILE:LINE:COL-[LINE:]COL, got 'DIR'",
+            ),
+            (
+                "DIR/a.py:2:5-1:3",
+                "line 1, column 3 is before line 2, column 5; give the place where the hole ends",
+            ),
+            (
+                "DIR/a.py:1:3-11",
+                "column 11 is out of range: line 1 of DIR/a.py has columns 1 to 10",
+            ),
             ("DIR/none.py:1", "DIR/none.py does not exist; check the path"),
             ("DIR:1", "DIR is a directory; name a file in it"),
             ("/dev/null:1", "/dev/null is not a regular file"),
