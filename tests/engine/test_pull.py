@@ -254,6 +254,7 @@ def test_a_disk_that_refuses_is_named_and_nothing_is_left(wheel, tiny, monkeypat
     monkeypatch.setattr(gguf_import, "convert", convert)
     with pytest.raises(EngineError, match=words):
         pull.pull("tiny", wheel=wheel[0])
+    assert leftovers(tiny) == [".tiny.lock"]
     assert not tiny.exists()
 
 
