@@ -12,12 +12,7 @@ PIP := $(BIN)/python -m pip install -q -c constraints.txt
 
 demo: $(VENV)/.engine
 	$(BIN)/dg-lsp pull smollm2-135m
-	@echo
-	@echo "A line cut off in the middle, filled again:"
-	$(BIN)/dg-lsp complete $(MID_LINE)
-	@echo
-	@echo "A whole line taken out, filled again:"
-	$(BIN)/dg-lsp complete $(WHOLE_LINE)
+	@scripts/demo.sh $(BIN)/dg-lsp
 
 test: $(VENV)/.dev
 	$(BIN)/dg-lsp pull smollm2-135m
@@ -36,6 +31,7 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.infill
+	$(BIN)/python -m bench.server
 
 # Everything that needs a CUDA device, in one command: the tests marked gpu, then the figures.
 gpu-check: $(VENV)/.dev

@@ -31,21 +31,9 @@ class Prompt:
 
 
 def raw(request: InfillRequest, tokenizer: Tokenizer, config: ModelConfig, limit: int) -> Prompt:
-    """Context and prefix as plain text, for left-to-right continuation.
-
-    The last token of the prefix is taken off and healed: where the user stopped typing is
-    rarely where a token of the whole text would end. A line's end is no exception: most
-    vocabularies have tokens of a newline and the indentation after it.
-    """
+    """Context and prefix as plain text, for left-to-right continuation, its end to be healed."""
     start = [] if config.bos_id is None else [config.bos_id]
-    prefix = tokenizer.encode(request.prefix)
-    healed = ""
-    if prefix:
-        healed = tokenizer.decode(prefix[-1:])
-        if request.prefix.endswith(healed) and healed:
-            del prefix[-1]
-        else:  # a piece of a character: leave the prefix as it is
-            healed = ""
+    prefix, healed = _to_heal(request.prefix, tokenizer)
     context = tokenizer.encode("".join(f"{chunk.text.rstrip()}\n\n" for chunk in request.context))
     kept = _newest(prefix, limit - len(start))
     room = limit - len(start) - len(kept)
@@ -118,6 +106,28 @@ def _user_turn(request: InfillRequest, far_suffix: str) -> str:
         "code fences; continue exactly where it stops."
     )
     return "\n\n".join(parts)
+
+
+def _to_heal(prefix: str, tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """The ids of `prefix` without its last token, and that token's text.
+
+    Where the user stopped typing is rarely where a token of the whole text would end, so the
+    prefix is cut into tokens as if a word went on: of an indentation the last blank then belongs
+    to that word, as it nearly always does in what the model has read.
+    """
+    ids = tokenizer.encode(prefix + "x")
+    kept = tokenizer.decode(ids)
+    while ids and len(kept) > len(prefix):
+        del ids[-1]
+        kept = tokenizer.decode(ids)
+    if kept == prefix and ids:
+        del ids[-1]
+        kept = tokenizer.decode(ids)
+    healed = prefix[len(kept) :]
+    # Beyond ASCII a token may be a piece of a character, which no text can stand for.
+    if not prefix.startswith(kept) or not healed.isascii():
+        return tokenizer.encode(prefix), ""
+    return ids, healed
 
 
 def _newest(ids: list[int], limit: int) -> list[int]:

@@ -220,7 +220,8 @@ class Engine:
 
     def _text(self, ids: Sequence[int], built: Prompt) -> str:
         """The text for the hole: what was written, without what was healed."""
-        return self._tokenizer.decode(ids)[len(built.healed) :]
+        written = self._tokenizer.decode(ids)
+        return written[len(built.healed) :] if written.startswith(built.healed) else ""
 
     def _drafts(
         self,
@@ -308,5 +309,5 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bfloat16() -> bool:
     # Older releases of torch cannot tell; without the instructions bfloat16 is the slower one.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -42,6 +42,11 @@ def test_a_lines_end_is_healed_too(tokenizer, llama):
     assert (built.healed, spelled(tokenizer, built.ids)) == ("\n", "<bos>x")
 
 
+def test_the_last_blank_of_an_indentation_belongs_to_the_next_word(tokenizer, llama):
+    built = prompt.raw(InfillRequest(prefix="if x:\n    "), tokenizer, llama, 500)
+    assert (built.healed, spelled(tokenizer, built.ids)) == (" ", "<bos>if x:\n   ")
+
+
 def test_a_prefix_ending_inside_a_character_of_several_tokens_is_not_healed(tokenizer, llama):
     built = prompt.raw(InfillRequest(prefix="x = '漢"), tokenizer, llama, 500)
     assert built.healed == ""
