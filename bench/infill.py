@@ -16,13 +16,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
+
+from bench.server import URI, Connection, leave
 
 Device = Literal["cpu", "cuda"]
 STEPS = 8
@@ -104,12 +106,16 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
 
         source = Path(__file__).parent.parent / "engine" / "sampler.py"
         text = source.read_text(encoding="utf-8")
-        at = text.index("    noise = initial_noise(tuple(drawn.shape)")
+        line = "    ordered, order = entropy.sort(dim=-1)"
+        at = text.index(line)
         client = EngineClient(EngineSettings(device=device))
 
         async def answer(typed: str) -> tuple[float, Any]:
             request = InfillRequest(
-                prefix=text[:at] + typed, suffix=text[at:], single_line=True, max_tokens=24
+                prefix=text[:at] + typed,
+                suffix=text[at + len(line) :],
+                single_line=True,
+                max_tokens=24,
             )
             started = time.perf_counter()
             result = await client.infill(request)
@@ -118,13 +124,12 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
         try:
             first, result = await answer("")
             warm, steps = [], []
-            line = "    noise = initial_noise("
-            for end in range(5, 5 + rounds):
+            for end in range(6, 6 + rounds):
                 spent, result = await answer(line[:end])
                 warm.append(spent)
                 steps.append(result.timings_ms["decode"] / result.forwards)
+            server = await asyncio.to_thread(server_memory, text)
             health = await client.health() or {}
-            memory = health.get("memory_bytes") or health.get("memory") or 0
         finally:
             await client.stop()
             await client.aclose()
@@ -135,32 +140,23 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
             "per token (ms)": statistics.median(steps),
             "prompt tokens": result.prompt_tokens,
             "of them from the cache": result.cached_tokens,
-            "engine memory (MB)": memory / 1e6,
-            "language server memory (MB)": server_memory() / 1e6,
+            "engine memory (MB)": health["rss_bytes"] / 1e6,
+            "language server memory (MB)": server / 1e6,
         }
 
 
-def server_memory() -> int:
-    """Resident bytes of the language server after initialize."""
-    import psutil
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dg_lsp.cli", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin and process.stdout
-    message = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"processId": os.getpid(), "rootUri": None, "capabilities": {}},
-    }
-    body = json.dumps(message).encode()
-    process.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-    process.stdin.flush()
-    assert process.stdout.readline().startswith(b"Content-Length")
-    resident: int = psutil.Process(process.pid).memory_info().rss
-    process.kill()
-    process.wait()
+def server_memory(text: str) -> int:
+    """Resident bytes of the real language server once it has answered through the engine."""
+    server = Connection("from dg_lsp.cli import main; main(['serve'])")
+    server.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
+    server.notify("initialized", {})
+    document = {"uri": URI, "languageId": "python", "version": 0, "text": text}
+    server.notify("textDocument/didOpen", {"textDocument": document})
+    place = {"line": 20, "character": 0}
+    asked = {"textDocument": {"uri": URI}, "position": place, "context": {"triggerKind": 2}}
+    server.request("textDocument/inlineCompletion", asked)
+    resident: int = psutil.Process(server.process.pid).memory_info().rss
+    leave(server)
     return resident
 
 

@@ -40,8 +40,8 @@ server.main(Instant)
 class Connection:
     """A server process and the messages to and from it."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-c", SERVER]
+    def __init__(self, script: str = SERVER) -> None:
+        command = [sys.executable, "-c", script]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe)
         self._id = 0

@@ -138,4 +138,4 @@ def test_bfloat16_stays_near_float32(llama):
     with torch.inference_mode():
         expected = llama.ours.encode(ids, fresh_cache(llama.ours))
         ours = low.encode(ids, PrefixCache(llama.config, CPU, torch.bfloat16)).float()
-    assert torch.nn.functional.cosine_similarity(ours, expected, dim=-1).min() > 0.999
+    assert torch.nn.functional.cosine_similarity(ours, expected, dim=-1).min() > 0.99
