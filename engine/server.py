@@ -180,9 +180,9 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
         threads=options.threads,
     )
     progress(0.0, "importing torch")
-    # Threads that spin while they wait cost 10 to 20 times as much as they gain once a build or
-    # another language server wants the same cores (measured: LOG.md, 2026-11-23).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads spin for milliseconds before they sleep. Once a build or another language
+    # server wants the same cores that costs far more than it gains (LOG.md, 2026-11-23).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         from engine import runtime
     except ModuleNotFoundError as error:
