@@ -33,10 +33,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.infill
 	$(BIN)/python -m bench.server
 
-# Everything that needs a CUDA device, in one command: the tests marked gpu, then the figures.
+# Everything that needs a CUDA device, in one command; without the Makefile: scripts/gpu-check.sh python3
 gpu-check: $(VENV)/.dev
-	$(BIN)/python -m pytest -m gpu -ra
-	$(BIN)/python -m bench.infill --device cuda
+	scripts/gpu-check.sh $(BIN)/python
 
 $(VENV)/.engine: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
