@@ -22,10 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
-from bench.server import URI, Connection, leave
-
 Device = Literal["cpu", "cuda"]
 STEPS = 8
 PROMPT_TOKENS = 512
@@ -147,6 +143,10 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
 
 def server_memory(text: str) -> int:
     """Resident bytes of the real language server once it has answered through the engine."""
+    import psutil
+
+    from bench.server import URI, Connection, leave
+
     server = Connection("from dg_lsp.cli import main; main(['serve'])")
     server.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
     server.notify("initialized", {})
