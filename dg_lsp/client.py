@@ -181,7 +181,11 @@ class EngineClient:
             )
         status, message = health["status"], str(health.get("message", ""))
         if status == "failed":
-            raise EngineUnavailable(message)
+            if self._is_ours(str(health.get("model", ""))):
+                raise EngineUnavailable(message)
+            # Another model's failure says nothing about ours: its engine leaves in a moment.
+            self._report("starting", "an engine that failed is about to leave", 0.0)
+            return False
         if status != "ready":
             state: Literal["starting", "loading"] = (
                 "starting" if status == "starting" else "loading"
@@ -191,9 +195,13 @@ class EngineClient:
         self._report("ready", self._other_model(str(health.get("model", ""))), 1.0)
         return True
 
+    def _is_ours(self, model: str) -> bool:
+        """Whether a running engine's model is the one set; an engine given by URL has its own."""
+        return bool(self._settings.url) or model == model_argument(self._settings.model)
+
     def _other_model(self, model: str) -> str:
         """One sentence, once, if the running engine has not the model that is set."""
-        if self._settings.url or self._model_told or model == model_argument(self._settings.model):
+        if self._model_told or self._is_ours(model):
             return ""
         self._model_told = True
         return (

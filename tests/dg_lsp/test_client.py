@@ -343,6 +343,14 @@ class TestAsking:
         async with opened() as client:
             assert (await client.infill(request())).text == "[hi|]"
 
+    async def test_another_models_failure_is_waited_out_and_not_taken_for_ones_own(self, directory):
+        async with opened(EngineSettings(model="load-fail")) as client:
+            with pytest.raises(EngineUnavailable, match="weights are missing"):
+                await client.connect()
+        async with opened(EngineSettings(model="scripted")) as client:
+            assert (await client.infill(request())).model == "scripted"
+        assert starts(directory) == 2
+
     async def test_another_model_than_asked_for_is_reported_once(self, directory):
         statuses = []
         with running(directory):
