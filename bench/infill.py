@@ -186,7 +186,7 @@ def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
         reference.save_pretrained(directory)
         ours = load_model(Path(directory), dtype=dtype, device=place)
     prompt = torch.randint(32_768, (PROMPT_TOKENS,)).tolist()
-    suffix = torch.randint(32_768, (SUFFIX,)).tolist()
+    canvas = infill.Canvas(hole=HOLE, clamped=tuple(torch.randint(32_768, (SUFFIX,)).tolist()))
     sampler = SamplerConfig(max_steps=STEPS, confidence=1e-30)
 
     def theirs() -> None:
@@ -210,8 +210,8 @@ def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
 
     runs: dict[str, Callable[[], object]] = {
         "theirs": theirs,
-        "cold": lambda: infill.infill(ours, fresh(), HOLE, suffix, sampler, generator()),
-        "warm": lambda: infill.infill(ours, kept, HOLE, suffix, sampler, generator()),
+        "cold": lambda: infill.infill(ours, fresh(), canvas, sampler, generator()),
+        "warm": lambda: infill.infill(ours, kept, canvas, sampler, generator()),
         "canvas": lambda: infill.generate(ours, fresh(), 256, sampler, generator()),
     }
     spent: dict[str, list[float]] = {name: [] for name in runs}

@@ -64,11 +64,37 @@ class ExpertsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasConfig:
+    """How a model was trained to denoise.
+
+    An undecided position shows a random id (`noise` "uniform") or `mask_id` ("mask"). `empty_id`
+    stands for the slots of a hole that its text does not fill. `shifted`: what belongs at a
+    position is predicted one position earlier, as a causal model does.
+    """
+
+    length: int
+    noise: Literal["uniform", "mask"] = "uniform"
+    mask_id: int | None = None
+    empty_id: int | None = None
+    shifted: bool = False
+    self_conditioning: bool = True
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "length")
+        if self.noise not in ("uniform", "mask"):
+            raise ConfigError(f"canvas noise must be 'uniform' or 'mask', got {self.noise!r}")
+        if (self.noise == "mask") != (self.mask_id is not None):
+            raise ConfigError(
+                f"noise {self.noise!r} with mask_id {self.mask_id}: give both or none"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """A decoder-only transformer, one `AttentionConfig` per layer.
 
-    `canvas_length` is the block the model was trained to denoise; None means no diffusion
-    training, so only causal decoding makes sense. `logit_softcap` None means no cap.
+    `canvas` None means no diffusion training, so only causal decoding makes sense.
+    `logit_softcap` None means no cap.
     """
 
     family: Literal["diffusion_gemma", "llama"]
@@ -86,7 +112,7 @@ class ModelConfig:
     embedding_scale: float
     logit_softcap: float | None
     tied_head: bool
-    canvas_length: int | None
+    canvas: CanvasConfig | None
     max_positions: int
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
@@ -98,7 +124,10 @@ class ModelConfig:
         )
         if not self.layers:
             raise ConfigError("num_hidden_layers must be at least 1, got 0")
-        for name, ids in (("bos", (self.bos_id,)), ("eos", self.eos_ids), ("pad", (self.pad_id,))):
+        special = {"bos": (self.bos_id,), "eos": self.eos_ids, "pad": (self.pad_id,)}
+        if self.canvas:
+            special |= {"mask": (self.canvas.mask_id,), "empty": (self.canvas.empty_id,)}
+        for name, ids in special.items():
             for token in ids:
                 if token is not None and not 0 <= token < self.vocab_size:
                     raise ConfigError(
@@ -107,8 +136,13 @@ class ModelConfig:
 
     @property
     def is_diffusion(self) -> bool:
-        """Whether the model can denoise a canvas (and has the self-conditioning weights)."""
-        return self.canvas_length is not None
+        """Whether the model can denoise a canvas."""
+        return self.canvas is not None
+
+    @property
+    def canvas_length(self) -> int:
+        """The most positions a canvas can have; 0 without diffusion training."""
+        return self.canvas.length if self.canvas else 0
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConfig:
@@ -244,7 +278,7 @@ def _diffusion_gemma(config: Mapping[str, Any], generation: Mapping[str, Any]) -
         embedding_scale=math.sqrt(hidden),
         logit_softcap=text.get("final_logit_softcapping", 30.0),
         tied_head=True,
-        canvas_length=config.get("canvas_length", 256),
+        canvas=CanvasConfig(length=config.get("canvas_length", 256)),
         max_positions=_get(text, "max_position_embeddings", int),
         **_special_ids(text, generation),
     )
@@ -336,10 +370,23 @@ def _llama(config: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelCon
         embedding_scale=1.0,
         logit_softcap=None,
         tied_head=config.get("tie_word_embeddings", False),
-        canvas_length=None,
+        canvas=_own_canvas(config),
         max_positions=config.get("max_position_embeddings", 2048),
         **_special_ids(config, generation),
     )
+
+
+def _own_canvas(config: Mapping[str, Any]) -> CanvasConfig | None:
+    """The `canvas` object of a model trained here; plain causal checkpoints have none."""
+    given = config.get("canvas")
+    if given is None:
+        return None
+    names = {f.name for f in fields(CanvasConfig)} - {"self_conditioning"}
+    if not isinstance(given, dict) or not {"length"} <= set(given) <= names:
+        raise ConfigError(
+            f"config.json: canvas must have length and at most {sorted(names)}, got {given!r}"
+        )
+    return CanvasConfig(**given, self_conditioning=False)
 
 
 def _special_ids(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Filling: the only denoising loop, and its two uses, `infill` and `generate`.
 
-Token ids in, token ids out. A canvas is [hole | clamped]: the clamped part is known text after
-the hole, put back at every step and left out of the entropy budget and the stop rule. Knows
+Token ids in, token ids out. The known part of a canvas is put back at every step and left out of
+the entropy budget and the stop rule. Knows
 nothing of text, requests or HTTP; what a step decides is `engine.sampler`'s.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,19 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Canvas:
+    """[lead | hole | clamped]: known ids, `hole` undecided positions, known ids.
+
+    `lead` is the last token of the prefix where the model predicts one position earlier
+    (`CanvasConfig.shifted`): it is then on the canvas and not in the cache.
+    """
+
+    hole: int
+    clamped: tuple[int, ...] = ()
+    lead: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """Ids for a hole; `log_probability` is the mean over them, `forwards` counts model passes."""
 
@@ -60,32 +73,35 @@ class Filled:
 def denoise(
     model: Transformer,
     cache: PrefixCache,
-    hole: Tensor,
-    clamped: Sequence[int],
+    canvas: Canvas,
     config: SamplerConfig,
     generator: torch.Generator,
     control: Control,
 ) -> Filled:
-    """Denoises `hole` [H] (usually noise) in front of the `clamped` ids, after the cached prefix.
+    """Denoises the hole of `canvas`, which follows the cached prefix.
 
     The answer is the argmax of the last step, never the sampled canvas. Logits and
     self-conditioning are computed for the hole's rows only.
     """
-    vocab = model.config.vocab_size
-    length = hole.shape[0]
-    known = torch.tensor(list(clamped), dtype=torch.long, device=hole.device)[None]
-    known_soft = model.embed(known)
-    canvas, soft = hole[None], None
+    assert model.config.canvas, "this model has no diffusion training"
+    hole = sampler.initial_noise((1, canvas.hole), model.config, generator)
+    before, after = (_ids(part, generator) for part in (canvas.lead, canvas.clamped))
+    before_soft, after_soft = model.embed(before), model.embed(after)
+    first = before.shape[1] - model.config.canvas.shifted
+    assert first >= 0, "shifted logits need the token before the hole on the canvas"
+    soft = None
     history: list[Tensor] = []
     for steps_left in range(config.max_steps, 0, -1):
         control.check()
-        hidden = model.canvas(torch.cat((canvas, known), 1), cache, soft)
-        logits = model.logits(hidden[:, :length])
+        hidden = model.canvas(torch.cat((before, hole, after), 1), cache, soft)
+        logits = model.logits(hidden[:, first : first + canvas.hole])
+        if model.config.canvas.mask_id is not None:
+            logits[..., model.config.canvas.mask_id] = -torch.inf
         belief = sampler.predict(logits, sampler.temperature(config, steps_left))
         accepted = sampler.accept(belief.entropy, config.entropy_bound)
         uniform = torch.rand(accepted.shape, generator=generator, device=generator.device)
-        noise = sampler.initial_noise((1, length), vocab, generator)
-        canvas = sampler.renoise(belief.probabilities, accepted, uniform, noise)
+        noise = sampler.initial_noise((1, canvas.hole), model.config, generator)
+        hole = sampler.renoise(belief.probabilities, accepted, uniform, noise)
         stable = sampler.is_stable(belief.best, history, config.stability)
         done = stable & sampler.is_confident(belief.entropy, config.confidence)
         history.append(belief.best)
@@ -93,7 +109,9 @@ def denoise(
             control.on_draft(belief.best[0].tolist(), len(history))
         if bool(done) or control.expired:
             break
-        soft = torch.cat((model.soft_embedding(belief.probabilities), known_soft), 1)
+        if model.config.canvas.self_conditioning:
+            believed = model.soft_embedding(belief.probabilities)
+            soft = torch.cat((before_soft, believed, after_soft), 1)
     if bool(done):
         stop = StopReason.COMPLETE
     else:
@@ -109,23 +127,24 @@ def denoise(
 def infill(
     model: Transformer,
     cache: PrefixCache,
-    length: int,
-    suffix: Sequence[int],
+    canvas: Canvas,
     config: SamplerConfig,
     generator: torch.Generator,
     control: Control | None = None,
 ) -> Filled:
-    """Fills a hole of `length` tokens between the cached prefix and `suffix`.
+    """Fills the hole of one canvas between the cached prefix and the clamped suffix.
 
-    Hole and suffix must fit the model's canvas. The cache is left as it was: for one canvas the
+    Slots the model leaves empty are taken out. The cache is left as it was: for one canvas the
     commit pass would be wasted work.
     """
-    limit = model.config.canvas_length or 0
-    assert 0 < length <= limit - len(suffix), (
-        f"hole {length} + suffix {len(suffix)} must fit the canvas of {limit}"
+    assert 0 < canvas.hole <= model.config.canvas_length - len(canvas.clamped), (
+        f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of "
+        f"{model.config.canvas_length}"
     )
-    noise = sampler.initial_noise((1, length), model.config.vocab_size, generator)[0]
-    return denoise(model, cache, noise, suffix, config, generator, control or Control())
+    filled = denoise(model, cache, canvas, config, generator, control or Control())
+    assert model.config.canvas
+    empty = model.config.canvas.empty_id
+    return replace(filled, ids=tuple(token for token in filled.ids if token != empty))
 
 
 @torch.inference_mode()
@@ -143,13 +162,12 @@ def generate(
     end token is cut, the end token with it.
     """
     control = control or Control()
-    size = min(model.config.canvas_length or 0, max_tokens)
+    size = min(model.config.canvas_length, max_tokens)
     assert size > 0, f"cannot generate {max_tokens} tokens on this model's canvas"
     ids: list[int] = []
     forwards, log_probability = 0, 0.0
     while True:
-        noise = sampler.initial_noise((1, size), model.config.vocab_size, generator)[0]
-        canvas = denoise(model, cache, noise, (), config, generator, _after(ids, control))
+        canvas = denoise(model, cache, Canvas(hole=size), config, generator, _after(ids, control))
         forwards += canvas.forwards
         log_probability += canvas.log_probability * size
         ids += canvas.ids
@@ -165,6 +183,10 @@ def generate(
         forwards=forwards,
         log_probability=log_probability / len(ids),
     )
+
+
+def _ids(ids: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.tensor(list(ids), dtype=torch.long, device=generator.device)[None]
 
 
 def _after(done: Sequence[int], control: Control) -> Control:

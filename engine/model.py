@@ -31,7 +31,7 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, attention) for attention in config.layers)
         self.norm = Norm(config.hidden_size, config.norm_eps)
-        if config.is_diffusion:
+        if config.canvas and config.canvas.self_conditioning:
             self.self_conditioning = SelfConditioning(config)
         if not config.tied_head:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -52,10 +52,12 @@ class Transformer(nn.Module):
         `soft` [B, C, D] is the self-conditioning signal of the previous step (see
         `soft_embedding`); None, before the first step, counts as zeros.
         """
+        assert self.config.canvas, "this model has no diffusion training"
         embedded = self.embed(ids)
-        if soft is None:
-            soft = torch.zeros_like(embedded)
-        return self._run(self.self_conditioning(embedded, soft), cache, causal=False)
+        if self.config.canvas.self_conditioning:
+            soft = torch.zeros_like(embedded) if soft is None else soft
+            embedded = self.self_conditioning(embedded, soft)
+        return self._run(embedded, cache, causal=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import ModelConfig
+from engine.infill import Canvas
 from engine.request import InfillRequest
 from engine.tokenizer import Tokenizer
 
@@ -19,12 +20,13 @@ MIN_CANVAS = 32  # a canvas of 16 needs about twice the steps of one of 32 or mo
 class Prompt:
     """What the model is given.
 
-    `ids` go through the encoder; `suffix` is clamped on the canvas right after the hole, and
-    `ends` says that the file ends with it. `healed` is text taken off the end of the prefix:
+    `ids` go through the encoder, `lead` goes on the canvas before the hole; `suffix` is clamped
+    right after the hole, and `ends` says that the file ends with it. `healed` is text taken off the end of the prefix:
     the answer has to spell it again.
     """
 
     ids: tuple[int, ...]
+    lead: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
     ends: bool = False
     healed: str = ""
@@ -32,15 +34,28 @@ class Prompt:
 
 def raw(request: InfillRequest, tokenizer: Tokenizer, config: ModelConfig, limit: int) -> Prompt:
     """Context and prefix as plain text, for left-to-right continuation, its end to be healed."""
-    start = [] if config.bos_id is None else [config.bos_id]
     prefix, healed = _to_heal(request.prefix, tokenizer)
-    context = tokenizer.encode("".join(f"{chunk.text.rstrip()}\n\n" for chunk in request.context))
-    kept = _newest(prefix, limit - len(start))
-    room = limit - len(start) - len(kept)
-    ids = start + _newest(context, room) + kept
-    if not ids:  # nothing before the cursor and no start token: any end token opens a document
-        ids = list(config.eos_ids[:1]) or [0]
-    return Prompt(ids=tuple(ids), healed=healed)
+    return Prompt(ids=_document(request, prefix, tokenizer, config, limit), healed=healed)
+
+
+def plain(
+    request: InfillRequest,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    limit: int,
+    suffix_tokens: int,
+) -> Prompt:
+    """The same plain text for a canvas: prefix in the encoder, the near suffix clamped."""
+    assert config.canvas, "a canvas is for models that denoise"
+    ids = _document(request, tokenizer.encode(request.prefix), tokenizer, config, limit)
+    suffix = tokenizer.encode(request.suffix)
+    split = len(ids) - config.canvas.shifted
+    return Prompt(
+        ids=ids[:split],
+        lead=ids[split:],
+        suffix=tuple(suffix[:suffix_tokens]),
+        ends=len(suffix) <= suffix_tokens,
+    )
 
 
 def chat(
@@ -78,21 +93,35 @@ def chat(
     return Prompt(ids=tuple(ids), suffix=tuple(near), ends=not far)
 
 
-def canvas_tail(
-    prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig
-) -> tuple[int, ...]:
-    """The clamped ids after a hole of `hole` tokens: suffix, end of turn, padding.
+def canvas(prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig) -> Canvas:
+    """The canvas with a hole of `hole` tokens and what is known around it.
 
-    Where the file ends inside the canvas, the turn is closed as in training; a canvas is never
-    shorter than MIN_CANVAS. Without any suffix nothing is clamped: the model ends the text.
+    Where a chat model's file ends inside the canvas, the turn is closed as in training; its
+    canvas is never shorter than MIN_CANVAS. Without any suffix nothing is clamped: the model
+    ends the text.
     """
-    if not prompt.suffix:
-        return ()
-    tail = list(prompt.suffix)
-    if prompt.ends and config.pad_id is not None:
-        tail.append(tokenizer.special("<turn|>"))
-        tail += [config.pad_id] * (MIN_CANVAS - hole - len(tail))
-    return tuple(tail[: (config.canvas_length or 0) - hole])
+    clamped = list(prompt.suffix)
+    if clamped and prompt.ends and config.family == "diffusion_gemma" and config.pad_id is not None:
+        clamped.append(tokenizer.special("<turn|>"))
+        clamped += [config.pad_id] * (MIN_CANVAS - hole - len(clamped))
+    fitting = tuple(clamped[: config.canvas_length - hole])
+    return Canvas(hole=hole, clamped=fitting, lead=prompt.lead)
+
+
+def _document(
+    request: InfillRequest,
+    prefix: list[int],
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    limit: int,
+) -> tuple[int, ...]:
+    """Start token, context and prefix; the context gives way where they do not fit."""
+    start = [] if config.bos_id is None else [config.bos_id]
+    context = tokenizer.encode("".join(f"{chunk.text.rstrip()}\n\n" for chunk in request.context))
+    kept = _newest(prefix, limit - len(start))
+    ids = start + _newest(context, limit - len(start) - len(kept)) + kept
+    # Nothing before the cursor and no start token: any end token opens a document.
+    return tuple(ids or config.eos_ids[:1] or (0,))
 
 
 def _user_turn(request: InfillRequest, far_suffix: str) -> str:

@@ -116,7 +116,7 @@ class Engine:
             "weight_bytes": sum(p.nbytes for p in weights),
             "cache_bytes": self._prefixes.nbytes,
             "cached_prefixes": len(self._prefixes),
-            "canvas_length": model.config.canvas_length,
+            "canvas_length": model.config.canvas_length or None,
         }
 
     def _mode(self, request: InfillRequest) -> Mode:
@@ -140,21 +140,15 @@ class Engine:
         on_draft: Callable[[Draft], None] | None,
         clock: _Clock,
     ) -> _Answer:
-        config = self._model.config
-        canvas = config.canvas_length or 0
-        built = prompt.chat(
-            request,
-            self._tokenizer,
-            self._prompt_limit,
-            min(self._config.suffix_tokens, canvas // 2),
-        )
+        built = self._diffusion_prompt(request)
+        limit = self._model.config.canvas_length - len(built.suffix)
         hole = request.hole_tokens or min(request.max_tokens, FIXED_HOLE)
-        if built.suffix and hole > canvas - len(built.suffix):
+        if built.suffix and hole > limit:
             raise EngineError(
                 f"a hole of {hole} tokens and {len(built.suffix)} of suffix do not fit the canvas "
-                f"of {canvas}; ask for at most {canvas - len(built.suffix)}"
+                f"of {self._model.config.canvas_length}; ask for at most {limit}"
             )
-        tail = prompt.canvas_tail(built, hole, self._tokenizer, config)
+        canvas = prompt.canvas(built, hole, self._tokenizer, self._model.config)
         clock.mark("tokenize")
         cache = self._prefixes.lookup(built.ids)
         cached = cache.length
@@ -162,14 +156,21 @@ class Engine:
         clock.mark("encode")
         generator = torch.Generator(self._device).manual_seed(request.seed)
         control = replace(control, on_draft=self._drafts(on_draft, request, built))
-        if tail:
-            filled = infill.infill(
-                self._model, cache, hole, tail, self._sampler, generator, control
-            )
+        if canvas.clamped or canvas.lead:
+            filled = infill.infill(self._model, cache, canvas, self._sampler, generator, control)
         else:
             filled = infill.generate(self._model, cache, hole, self._sampler, generator, control)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
+
+    def _diffusion_prompt(self, request: InfillRequest) -> Prompt:
+        """The request laid out for the model's family."""
+        suffix = min(self._config.suffix_tokens, self._model.config.canvas_length // 2)
+        if self._model.config.family == "diffusion_gemma":
+            return prompt.chat(request, self._tokenizer, self._prompt_limit, suffix)
+        return prompt.plain(
+            request, self._tokenizer, self._model.config, self._prompt_limit, suffix
+        )
 
     def _continue(
         self,

@@ -1,7 +1,7 @@
 """One denoising step's decisions: temperature, accept, renoise, stop. Pure functions of tensors.
 
-Shapes: B rows (candidates), H hole positions, V vocabulary. Random numbers are passed in. Knows nothing of the model, the suffix or the loop, which is
-`engine.infill.denoise`.
+Shapes: B rows (candidates), H hole positions, V vocabulary. Random numbers are passed in. Knows
+nothing of the model, the suffix or the loop, which is `engine.infill.denoise`.
 
 Source: transformers `models/diffusion_gemma/generation_diffusion_gemma.py` (entropy-bound
 sampler, arXiv:2505.24857); under the same draws every function gives the same answer.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.config import SamplerConfig
+from engine.config import ModelConfig, SamplerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,15 @@ def predict(logits: Tensor, temperature: float) -> Prediction:
     return Prediction(probabilities, entropy, best.squeeze(-1), -log_total)
 
 
-def initial_noise(shape: tuple[int, ...], vocab_size: int, generator: torch.Generator) -> Tensor:
-    """Uniformly random token ids: the canvas before the first step."""
-    return torch.randint(vocab_size, shape, generator=generator, device=generator.device)
+def initial_noise(
+    shape: tuple[int, ...], config: ModelConfig, generator: torch.Generator
+) -> Tensor:
+    """Undecided positions: uniformly random ids, or the mask id, as the model was trained."""
+    assert config.canvas, "noise is for models that denoise"
+    if config.canvas.noise == "mask":
+        assert config.canvas.mask_id is not None
+        return torch.full(shape, config.canvas.mask_id, device=generator.device)
+    return torch.randint(config.vocab_size, shape, generator=generator, device=generator.device)
 
 
 def accept(entropy: Tensor, bound: float) -> Tensor:

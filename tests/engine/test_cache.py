@@ -28,7 +28,7 @@ def make_config(window: int | None = None) -> ModelConfig:
         embedding_scale=1.0,
         logit_softcap=None,
         tied_head=True,
-        canvas_length=None,
+        canvas=None,
         max_positions=4096,
     )
 

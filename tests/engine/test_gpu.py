@@ -9,6 +9,7 @@ import torch
 from engine import infill
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
+from engine.infill import Canvas
 from engine.request import InfillRequest
 from engine.runtime import Engine, load_model
 from tests.engine import tiny
@@ -52,8 +53,7 @@ def test_a_hole_is_filled_on_the_device(directory):
         infill.infill(
             gpu,
             cache,
-            8,
-            random_ids(5, seed=2),
+            Canvas(hole=8, clamped=tuple(random_ids(5, seed=2))),
             SamplerConfig(max_steps=6),
             torch.Generator("cuda").manual_seed(7),
         ).ids

@@ -13,7 +13,7 @@ from engine import infill, sampler
 from engine.cache import PrefixCache
 from engine.config import SamplerConfig
 from engine.errors import Cancelled
-from engine.infill import Control
+from engine.infill import Canvas, Control
 from engine.model import Transformer
 from engine.request import StopReason
 from tests.engine import tiny
@@ -136,7 +136,9 @@ def test_infill_shows_the_suffix_at_every_step_and_never_changes_it(gemma, monke
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     cache = encoded(gemma.ours, random_ids(11, seed=3))
-    filled = infill.infill(gemma.ours, cache, 8, suffix, FEW_STEPS, seeded(4))
+    filled = infill.infill(
+        gemma.ours, cache, Canvas(hole=8, clamped=tuple(suffix)), FEW_STEPS, seeded(4)
+    )
     assert len(shown) == filled.forwards == 6
     assert all(ids[8:] == suffix for ids in shown)
     assert len({tuple(ids[:8]) for ids in shown}) > 1
@@ -151,7 +153,13 @@ def test_the_suffix_takes_no_part_in_budget_or_logits(gemma, monkeypatch):
         sampler, "predict", lambda logits, t: widths.append(logits.shape[1]) or predict(logits, t)
     )
     cache = encoded(gemma.ours, random_ids(5, seed=3))
-    infill.infill(gemma.ours, cache, 3, random_ids(20, seed=2), FEW_STEPS, seeded(4))
+    infill.infill(
+        gemma.ours,
+        cache,
+        Canvas(hole=3, clamped=tuple(random_ids(20, seed=2))),
+        FEW_STEPS,
+        seeded(4),
+    )
     assert set(widths) == {3}
 
 
@@ -168,7 +176,7 @@ def test_self_conditioning_holds_beliefs_on_the_hole_and_the_known_token_on_the_
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     cache = encoded(gemma.ours, random_ids(5, seed=3))
-    infill.infill(gemma.ours, cache, 4, suffix, FEW_STEPS, seeded(4))
+    infill.infill(gemma.ours, cache, Canvas(hole=4, clamped=tuple(suffix)), FEW_STEPS, seeded(4))
     assert softs[0] is None
     for soft in softs[1:]:
         assert soft.shape[1] == 10
@@ -178,7 +186,13 @@ def test_self_conditioning_holds_beliefs_on_the_hole_and_the_known_token_on_the_
 def test_the_suffix_changes_the_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     answers = {
-        infill.infill(gemma.ours, cache, 8, random_ids(6, seed=s), FEW_STEPS, seeded(4)).ids
+        infill.infill(
+            gemma.ours,
+            cache,
+            Canvas(hole=8, clamped=tuple(random_ids(6, seed=s))),
+            FEW_STEPS,
+            seeded(4),
+        ).ids
         for s in range(3)
     }
     assert len(answers) == 3
@@ -187,7 +201,8 @@ def test_the_suffix_changes_the_answer(gemma):
 def test_the_same_seed_gives_the_same_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     first, second = (
-        infill.infill(gemma.ours, cache, 8, [5], FEW_STEPS, seeded(4)) for _ in range(2)
+        infill.infill(gemma.ours, cache, Canvas(hole=8, clamped=(5,)), FEW_STEPS, seeded(4))
+        for _ in range(2)
     )
     assert first == second
 
@@ -200,7 +215,14 @@ def test_cancel_is_seen_before_the_next_step(gemma, after):
         cancelled=lambda: len(steps) >= after, on_draft=lambda ids, step: steps.append(step)
     )
     with pytest.raises(Cancelled):
-        infill.infill(gemma.ours, cache, 8, [5], SamplerConfig(), seeded(4), control)
+        infill.infill(
+            gemma.ours,
+            cache,
+            Canvas(hole=8, clamped=(5,)),
+            SamplerConfig(),
+            seeded(4),
+            control,
+        )
     assert len(steps) == after
     assert cache.length == 11
 
@@ -208,7 +230,9 @@ def test_cancel_is_seen_before_the_next_step(gemma, after):
 def test_a_passed_deadline_still_gives_one_steps_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     control = Control(deadline=time.monotonic() - 1)
-    filled = infill.infill(gemma.ours, cache, 8, [5], SamplerConfig(), seeded(4), control)
+    filled = infill.infill(
+        gemma.ours, cache, Canvas(hole=8, clamped=(5,)), SamplerConfig(), seeded(4), control
+    )
     assert filled.stop is StopReason.DEADLINE
     assert filled.forwards == 1
     assert len(filled.ids) == 8
@@ -218,7 +242,9 @@ def test_drafts_end_with_the_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     drafts = []
     control = Control(on_draft=lambda ids, step: drafts.append((tuple(ids), step)))
-    filled = infill.infill(gemma.ours, cache, 8, [5], FEW_STEPS, seeded(4), control)
+    filled = infill.infill(
+        gemma.ours, cache, Canvas(hole=8, clamped=(5,)), FEW_STEPS, seeded(4), control
+    )
     assert [step for _, step in drafts] == [1, 2, 3, 4, 5, 6]
     assert drafts[-1][0] == filled.ids
     assert filled.stop is StopReason.STEPS
@@ -226,4 +252,10 @@ def test_drafts_end_with_the_answer(gemma):
 
 def test_a_hole_that_does_not_fit_the_canvas_is_refused(gemma):
     with pytest.raises(AssertionError, match=r"hole 30 \+ suffix 6 must fit the canvas of 32"):
-        infill.infill(gemma.ours, fresh_cache(gemma.ours), 30, [1] * 6, FEW_STEPS, seeded(1))
+        infill.infill(
+            gemma.ours,
+            fresh_cache(gemma.ours),
+            Canvas(hole=30, clamped=(1,) * 6),
+            FEW_STEPS,
+            seeded(1),
+        )

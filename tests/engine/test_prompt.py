@@ -124,7 +124,7 @@ def test_what_is_clamped_behind_a_hole_of_ten(tokenizer, suffix, suffix_tokens, 
         {"model_type": "diffusion_gemma", "canvas_length": 64, "text_config": TEXT}, {}
     )
     built = prompt.chat(InfillRequest(prefix="x", suffix=suffix), tokenizer, 900, suffix_tokens)
-    assert spelled(tokenizer, prompt.canvas_tail(built, 10, tokenizer, config)) == tail
+    assert spelled(tokenizer, prompt.canvas(built, 10, tokenizer, config).clamped) == tail
 
 
 TEXT = {**tiny.TEXT, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}

@@ -1,6 +1,7 @@
 """The sampler against transformers' own sampler classes, on the same tensors and draws."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
 )
 
 from engine import sampler
-from engine.config import SamplerConfig
+from engine.config import CanvasConfig, SamplerConfig
+from tests.engine.test_cache import make_config
 
 VOCAB, HOLE, ROWS = 61, 17, 3
+CONFIG = replace(make_config(), vocab_size=VOCAB, canvas=CanvasConfig(length=HOLE))
 
 
 def random_logits(seed: int, scale: float = 6.0) -> torch.Tensor:
@@ -55,7 +58,7 @@ def test_accept_and_renoise_equal_the_reference_under_the_same_draws(bound, seed
     theirs = reference.renoise_canvas(kept, 1)
 
     accepted = sampler.accept(belief.entropy, bound)
-    noise = sampler.initial_noise((ROWS, HOLE), VOCAB, torch.Generator().manual_seed(seed))
+    noise = sampler.initial_noise((ROWS, HOLE), CONFIG, torch.Generator().manual_seed(seed))
     ours = sampler.renoise(belief.probabilities, accepted, uniform, noise)
     assert torch.equal(accepted, reference.accepted_token_mask)
     assert torch.equal(ours, theirs)
@@ -98,5 +101,11 @@ def test_the_stop_rule_equals_the_reference_over_a_trajectory(stability):
 
 
 def test_noise_covers_the_whole_vocabulary():
-    noise = sampler.initial_noise((1, 4000), VOCAB, torch.Generator().manual_seed(0))
+    noise = sampler.initial_noise((1, 4000), CONFIG, torch.Generator().manual_seed(0))
     assert set(noise.flatten().tolist()) == set(range(VOCAB))
+
+
+def test_masked_noise_is_the_mask_id_everywhere():
+    masked = replace(CONFIG, canvas=CanvasConfig(length=HOLE, noise="mask", mask_id=7))
+    noise = sampler.initial_noise((2, 5), masked, torch.Generator())
+    assert noise.tolist() == [[7] * 5] * 2

@@ -1,0 +1,132 @@
+"""Models that denoise from a mask id, with empty slots and logits read one position earlier."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engine import infill
+from engine.config import CanvasConfig, EngineConfig, ModelConfig, SamplerConfig
+from engine.errors import ConfigError
+from engine.infill import Canvas
+from engine.model import Transformer
+from engine.request import InfillRequest, Mode
+from engine.runtime import Engine
+from tests.engine import tiny
+from tests.engine.test_cache import make_config
+from tests.engine.test_config import LLAMA
+from tests.engine.test_model import fresh_cache
+
+MASK, EMPTY = 3, 4
+STEPS = SamplerConfig(max_steps=5)
+
+
+def make_model(*, shifted: bool) -> Transformer:
+    canvas = CanvasConfig(
+        length=16,
+        noise="mask",
+        mask_id=MASK,
+        empty_id=EMPTY,
+        shifted=shifted,
+        self_conditioning=False,
+    )
+    torch.manual_seed(1)
+    return Transformer(replace(make_config(), canvas=canvas)).eval()
+
+
+def fill(model: Transformer, canvas: Canvas) -> infill.Filled:
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+    return infill.infill(model, cache, canvas, STEPS, torch.Generator().manual_seed(0))
+
+
+def test_undecided_positions_show_the_mask_and_the_answer_never_has_it(monkeypatch):
+    shown = []
+    canvas = Transformer.canvas
+
+    def spy(self, ids, cache, soft):
+        shown.append(ids[0].tolist())
+        assert soft is None
+        return canvas(self, ids, cache, soft)
+
+    monkeypatch.setattr(Transformer, "canvas", spy)
+    filled = fill(make_model(shifted=True), Canvas(hole=5, clamped=(20, 21), lead=(13,)))
+    assert shown[0] == [13, *[MASK] * 5, 20, 21]
+    assert all(ids[0] == 13 and ids[6:] == [20, 21] for ids in shown)
+    assert MASK in shown[1]
+    assert set(shown[1]) != set(shown[0]), "something was decided in the first step"
+    assert MASK not in filled.ids
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_shifted_logits_are_read_one_position_earlier(monkeypatch, shifted):
+    model = make_model(shifted=shifted)
+    rows = []
+
+    def canvas(self, ids, cache, soft):
+        # The states tell their own row.
+        return torch.arange(ids.shape[1]).float()[None, :, None].expand(1, -1, 8)
+
+    def logits(self, hidden):
+        rows.append(hidden[0, :, 0].int().tolist())
+        return torch.randn(*hidden.shape[:-1], 100)
+
+    monkeypatch.setattr(Transformer, "canvas", canvas)
+    monkeypatch.setattr(Transformer, "logits", logits)
+    fill(model, Canvas(hole=4, clamped=(20,), lead=(13,)))
+    assert set(map(tuple, rows)) == {(0, 1, 2, 3) if shifted else (1, 2, 3, 4)}
+
+
+def test_without_the_token_before_the_hole_shifted_logits_are_refused():
+    with pytest.raises(AssertionError, match="need the token before the hole"):
+        fill(make_model(shifted=True), Canvas(hole=4))
+
+
+def test_empty_slots_are_taken_out_of_the_answer(monkeypatch):
+    def logits(self, hidden):
+        values = torch.zeros(*hidden.shape[:-1], 100)
+        for slot, token in enumerate([30, EMPTY, 31, EMPTY]):
+            values[0, slot, token] = 50.0
+        return values
+
+    monkeypatch.setattr(Transformer, "logits", logits)
+    assert fill(make_model(shifted=False), Canvas(hole=4)).ids == (30, 31)
+
+
+def test_a_trained_directory_fills_holes_by_denoising(tmp_path):
+    tiny.llama(tmp_path, seed=4, bos_token_id=2)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["canvas"] = {
+        "length": 48,
+        "noise": "mask",
+        "mask_id": 3,
+        "empty_id": 4,
+        "shifted": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    engine = Engine.load(EngineConfig(model=tmp_path, dtype="float32", sampler=STEPS))
+    request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", max_tokens=6)
+    first = engine.infill(request, cancelled=lambda: False)
+    assert first.mode is Mode.DIFFUSION
+    assert first.tokens <= 6
+    other = engine.infill(replace(request, suffix=")"), cancelled=lambda: False)
+    assert other.cached_tokens == other.prompt_tokens == first.prompt_tokens
+    assert engine.infill(replace(request, suffix=""), cancelled=lambda: False).mode is first.mode
+
+
+@pytest.mark.parametrize(
+    ("canvas", "message"),
+    [
+        ({"noise": "mask"}, "canvas must have length"),
+        ({"length": 16, "size": 3}, "canvas must have length and at most"),
+        ({"length": 0}, "length must be a number above 0"),
+        ({"length": 16, "noise": "mask"}, "noise 'mask' with mask_id None"),
+        ({"length": 16, "noise": "fog"}, "'uniform' or 'mask', got 'fog'"),
+        ({"length": 16, "noise": "mask", "mask_id": 100}, "mask_token_id 100 is outside"),
+    ],
+)
+def test_a_canvas_that_cannot_work_is_refused(canvas, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_hf({**LLAMA, "canvas": canvas}, {})
