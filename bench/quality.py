@@ -1,0 +1,213 @@
+"""How good the fills are: several systems on the same holes, scored in one run.
+
+    python -m bench.quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
+        [--systems copy,engine,causal,oracle] [--model NAME_OR_DIR]... [--holes N]
+
+Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
+where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
+DIR/report.md) and one JSON line. HumanEval's unit tests run in a sandbox (`bench.unit_tests`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bench import holes, metrics, report, systems, unit_tests
+from bench.holes import Hole, HolesError
+from bench.systems import KINDS, Answer, System
+from dg_lsp import ghost_text
+from dg_lsp.settings import EngineSettings
+from engine.errors import EngineError
+from engine.pull import resolve_model
+
+Row = dict[str, Any]
+QUICK = {  # holes a split; few where the answers are long
+    holes.REST_OF_LINE: 40,
+    holes.ONE_LINE: 30,
+    holes.FEW_LINES: 8,
+    holes.MORE_LINES: 8,
+    holes.BLOCK: 8,
+    "HumanEval single-line": 30,
+    "HumanEval multi-line": 12,
+    "HumanEval random span": 12,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is still to do, then reports on all of it."""
+    options = _parser().parse_args(arguments)
+    # As the engine's process does: threads that spin take the cores from the unit tests.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    try:
+        dug = _holes(options)
+        kinds = tuple(kind for kind in KINDS if kind in options.systems)
+        names = options.model or [EngineSettings().model]
+        models = [resolve_model(name).resolve() for name in names] if kinds else []
+        options.out.mkdir(parents=True, exist_ok=True)
+        _bind(options.out / "run.json", models)
+        fillers: dict[str, System] = {"copy": systems.copy} if "copy" in options.systems else {}
+        for model in models:
+            fillers |= systems.of_model(
+                model, kinds, device=options.device, threads=options.threads
+            )
+        if not fillers:
+            raise RunError(f"{names} can only run as `engine`; name it or copy in --systems")
+        rows = _run(dug, fillers, options.out / "results.jsonl")
+    except (EngineError, HolesError, RunError) as error:
+        sys.stderr.write(f"bench.quality: {error}\n")
+        return 1
+    text, figures = report.of(rows, unit_tests.isolation())
+    (options.out / "report.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(json.dumps(figures))
+    return 0
+
+
+class RunError(ValueError):
+    """Results of an earlier run that cannot be gone on with; the message says what to do."""
+
+
+def score(hole: Hole, answer: Answer) -> Row:
+    """The scores of an answer, as it came and as an editor would show it."""
+    snapshot = systems.snapshot(hole)
+    shown = ghost_text.apply(answer.text, snapshot)
+    # What the ghost text writes anew right of the cursor, the hole's text does not.
+    covered = hole.suffix[: ghost_text.covered(shown, snapshot)]
+    rest = hole.suffix[len(covered) :]
+    raw = _score(hole, answer.text, hole.suffix)
+    return {
+        "raw": raw,
+        "shown": raw
+        if shown == answer.text and not covered
+        else _score(hole, shown, rest, covered),
+        "shown_text": shown,
+    }
+
+
+def _score(hole: Hole, fill: str, rest: str, covered: str = "") -> Row:
+    filled = hole.prefix + fill + rest
+    verdict = unit_tests.run(filled + "\n" + hole.check) if hole.check else None
+    middle = hole.middle + covered
+    return {
+        "exact": metrics.exact(fill, middle),
+        "similarity": metrics.similarity(fill, middle),
+        "parses": metrics.parses(filled, hole.original),
+        "passed": None if verdict is None else verdict is unit_tests.Verdict.PASSED,
+        "verdict": verdict,
+    }
+
+
+def _run(dug: Sequence[Hole], fillers: Mapping[str, System], results: Path) -> list[Row]:
+    """The rows of all holes and systems: those already in `results`, and the others, done now."""
+    done = {(row["system"], row["hole"]): row for row in _read(results)}
+    wanted = [(name, hole) for name in fillers for hole in dug]
+    missing = [(name, hole) for name, hole in wanted if (name, hole.fingerprint) not in done]
+    bar = tqdm(missing, initial=len(wanted) - len(missing), total=len(wanted), unit="hole")
+    with results.open("a", encoding="utf-8") as out:
+        for name, hole in bar:
+            bar.set_description(f"{name}, {hole.split}")
+            answer = fillers[name](hole)
+            row = {
+                "hole": hole.fingerprint,
+                "key": hole.key,
+                "split": hole.split,
+                "cluster": hole.cluster,
+                "length": len(hole.middle.strip()),
+                "system": name,
+                **dataclasses.asdict(answer),
+                **score(hole, answer),
+            }
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+            done[name, hole.fingerprint] = row
+    return [done[name, hole.fingerprint] for name, hole in wanted]
+
+
+def _read(results: Path) -> list[Row]:
+    """The rows so far. A last line cut short by a crash is taken off the file."""
+    if not results.exists():
+        return []
+    whole, _, cut = results.read_text(encoding="utf-8").rpartition("\n")
+    if cut:
+        results.write_text(whole + "\n" if whole else "", encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _bind(path: Path, models: Sequence[Path]) -> None:
+    """Refuses to go on with the results of other weights under the same name."""
+    now = {model.name: _weights(model) for model in models}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, weights in now.items():
+        if before.get(name, weights) != weights:
+            raise RunError(
+                f"{path.parent} has results of another {name} than today's; give a new --out"
+            )
+    path.write_text(json.dumps({**before, **now}, indent=1) + "\n", encoding="utf-8")
+
+
+def _weights(directory: Path) -> list[list[Any]]:
+    files = sorted([*directory.glob("*.safetensors"), *directory.glob("*.json")])
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _holes(options: argparse.Namespace) -> list[Hole]:
+    dug: list[Hole] = []
+    if options.tree:
+        dug += holes.from_trees(options.tree, options.holes, options.seed)
+    if options.humaneval:
+        dug += holes.from_humaneval(options.humaneval, options.holes, options.seed)
+    if not dug:
+        raise HolesError("there are no holes to fill; give --humaneval DIR, --tree DIR or both")
+    if not options.quick:
+        return dug
+    few: list[Hole] = []
+    for split, number in QUICK.items():
+        few += [hole for hole in dug if hole.split == split][:number]
+    return few
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of results and report")
+    parser.add_argument("--humaneval", type=Path, help="folder of HumanEval-Infilling's .jsonl.gz")
+    parser.add_argument("--tree", type=Path, action="append", default=[], help="a source tree")
+    parser.add_argument("--quick", action="store_true", help="the fixed small subset")
+    parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
+    parser.add_argument("--model", action="append", help="a known name or a model directory")
+    parser.add_argument("--holes", type=_positive, default=200, help="of each split at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := sorted(set(names) - {"copy", *KINDS}):
+        raise argparse.ArgumentTypeError(
+            f"there is no system {unknown[0]!r}; there are copy, {', '.join(KINDS)}"
+        )
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
