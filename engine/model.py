@@ -59,6 +59,19 @@ class Transformer(nn.Module):
             embedded = self.self_conditioning(embedded, soft)
         return self._run(embedded, cache, causal=False)
 
+    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """One pass without a cache, for training: ids, positions [B, T] -> hidden [B, T, D].
+
+        `mask` [B, T, T] is true where a row may look, in every layer.
+        """
+        assert not self.config.layer_scalars, "training is for models without layer scalars"
+        x = self.embed(ids)
+        step = _Uncached(positions, mask, x.dtype)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, step, index)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""
         head = self.embed_tokens if self.config.tied_head else self.lm_head
@@ -115,7 +128,7 @@ class Layer(nn.Module):
             self.layer_scalar = nn.Parameter(torch.ones(1))
             self.encoder_layer_scalar = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
+    def forward(self, x: Tensor, step: _Pass | _Uncached, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         attended = self.self_attn(self.input_layernorm(x), step, index)
         if self.config.post_norms:
@@ -160,7 +173,7 @@ class Attention(nn.Module):
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
 
-    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
+    def forward(self, x: Tensor, step: _Pass | _Uncached, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         heads = (*x.shape[:2], -1, self.shape.head_dim)
         q = self.q_proj(x).view(heads)
@@ -170,7 +183,7 @@ class Attention(nn.Module):
             q, k, v = self.q_norm(q), self.k_norm(k), kernels.rms_norm(v, None, self.eps)
         cos, sin = step.rotary(self.shape)
         q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
-        keys, values = step.cache.view_with(index, k.transpose(1, 2), v.transpose(1, 2))
+        keys, values = step.view_with(index, k.transpose(1, 2), v.transpose(1, 2))
         out = kernels.attention(q, keys, values, self.scale, step.mask(index, self.shape.window))
         projected: Tensor = self.o_proj(out.flatten(2))
         return projected
@@ -275,6 +288,10 @@ class _Pass:
         self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
         self._masks: dict[int | None, Tensor] = {}
 
+    def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values this pass's rows may see in `layer`."""
+        return self.cache.view_with(layer, keys, values)
+
     def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
         """Cosines and sines of this pass's positions for layers of `shape`."""
         if shape not in self._tables:
@@ -299,3 +316,32 @@ class _Pass:
             allowed = distance >= 0
             self._masks[window] = allowed if window is None else allowed & (distance < window)
         return self._masks[window]
+
+
+class _Uncached:
+    """The same for one pass over whole sequences under a mask of the caller's."""
+
+    causal = False
+
+    def __init__(self, positions: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
+        self._positions = positions
+        self._mask = mask
+        self._dtype = dtype
+        self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
+
+    def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values themselves."""
+        return keys, values
+
+    def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the positions for layers of `shape`."""
+        if shape not in self._tables:
+            self._tables[shape] = kernels.rotary_table(
+                self._positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype
+            )
+        return self._tables[shape]
+
+    def mask(self, index: int, window: int | None) -> Tensor:
+        """[B, T, T], as given."""
+        assert window is None, "training is for models without sliding layers"
+        return self._mask

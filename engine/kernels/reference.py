@@ -21,16 +21,16 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
 def rotary_table(
     positions: Tensor, head_dim: int, rotary_dim: int, theta: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [N, head_dim / 2] for `positions` [N]; dims beyond rotary_dim stand still."""
+    """Cosines and sines [..., head_dim / 2] of `positions`; dims beyond rotary_dim stand still."""
     exponent = torch.arange(0, rotary_dim, 2, device=positions.device).float() / head_dim
     frequencies = F.pad(1.0 / theta**exponent, (0, (head_dim - rotary_dim) // 2))
-    angles = positions[:, None].float() * frequencies
+    angles = positions[..., None].float() * frequencies
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns dims i and i + D / 2 of x [B, N, H, D] by the angles of `rotary_table`."""
-    cos, sin = cos[:, None, :], sin[:, None, :]  # [N, 1, D/2]
+    cos, sin = cos[..., None, :], sin[..., None, :]  # one angle for all heads
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
@@ -38,8 +38,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor | None) -> Tensor:
     """Softmax attention of q [B, N, H, D] over k, v [B, KV, L, D]; returns [B, N, H, D].
 
-    Query head h reads KV head h // (H / KV). `mask` [N, L] is true where a query may look;
-    None means everywhere. `scale` None means D^-½.
+    Query head h reads KV head h // (H / KV). `mask` [N, L] or [B, N, L] is true where a query
+    may look; None means everywhere. `scale` None means D^-½.
     """
     batch, length, heads, dim = q.shape
     kv_heads = k.shape[1]
@@ -48,7 +48,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
     rows = q.view(batch, length, kv_heads, group, dim).permute(0, 2, 3, 1, 4)
     rows = rows.reshape(batch, kv_heads, group * length, dim)
     if mask is not None:
-        mask = mask.repeat(group, 1)
+        mask = mask.repeat(group, 1) if mask.ndim == 2 else mask.repeat(1, group, 1)[:, None]
     out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
     out = out.view(batch, kv_heads, group, length, dim).permute(0, 3, 1, 2, 4)
     return out.reshape(batch, length, heads, dim)
