@@ -1,0 +1,1 @@
+"""Training of the small embedded model: its corpus, and later its objective and trainer."""

@@ -1,0 +1,215 @@
+"""`python -m engine.train.corpus --out DIR`: the training corpus, from packages to shards of ids.
+
+Fetch -> filter -> remove duplicates -> shuffle -> encode. Same list, options, interpreter and
+tokenizer: same shards, byte for byte. A run that was killed goes on: wheels are kept, and shards
+carry a fingerprint of all that decides what is in them. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.download import sha256
+from engine.errors import EngineError
+from engine.pull import resolve_model
+from engine.tokenizer import Tokenizer
+from engine.train import leaks, selection, shards, wheels
+from engine.train.packages import HELD_OUT, PACKAGES
+from engine.train.selection import Progress
+from engine.train.wheels import Package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What decides the corpus; `model` only lends its tokenizer."""
+
+    out: Path
+    tokens: int = 100_000_000
+    seed: int = 0
+    model: str = "smollm2-135m"
+    packages: tuple[Package, ...] = PACKAGES
+    held_out: tuple[Package, ...] = HELD_OUT
+    exclude: tuple[Path, ...] = ()
+    standard_library: bool = True
+    shard_bytes: int = shards.SHARD_BYTES
+
+
+def build(options: Options, progress: Progress = lambda fraction, what: None) -> dict[str, Any]:
+    """Makes the corpus whole in `options.out` and returns its manifest."""
+    tokenizer_directory = resolve_model(options.model)
+    tokenizer = Tokenizer.from_directory(tokenizer_directory)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / shards.MANIFEST).unlink(missing_ok=True)  # nothing is finished until it is
+    cache = options.out / "wheels"
+    forbidden = leaks.forbidden(options.exclude)
+    for package in options.held_out:
+        leaks.forbid_wheel(forbidden, package.name, wheels.fetch(package, cache))
+    ledger = selection.Ledger()
+    texts = list(selection.files(options.packages, cache, options.seed, ledger, progress))
+    if options.standard_library:
+        texts += selection.library_files(options.seed, ledger)
+    kept = selection.without_leaks(texts, forbidden, ledger)
+    texts = selection.without_copies(kept, ledger, progress)
+    random.Random(options.seed).shuffle(texts)
+    fingerprint = _fingerprint(options, sha256(tokenizer_directory / "tokenizer.json"), texts)
+    written = _encode(texts, tokenizer, options, fingerprint, ledger, progress)
+    manifest = {
+        "fingerprint": fingerprint,
+        "seed": options.seed,
+        "tokenizer": options.model,
+        "python": platform.python_version(),
+        "tokens": sum(shard["tokens"] for shard in written),
+        "documents": sum(shard["documents"] for shard in written),
+        "dropped": dict(sum((Counter(p["dropped"]) for p in ledger.packages.values()), Counter())),
+        "documents_available": len(texts),
+        "characters_available": sum(len(text.text) for text in texts),
+        "shards": written,
+        "excluded": ledger.excluded,
+        "packages": ledger.packages,
+        "dropped_examples": dict(ledger.examples),
+    }
+    text = json.dumps(manifest, indent=1) + "\n"
+    (options.out / shards.MANIFEST).write_text(text, encoding="utf-8")
+    return manifest
+
+
+def _fingerprint(options: Options, tokenizer: str, texts: Sequence[selection.Text]) -> str:
+    digest = hashlib.sha256(f"{tokenizer} {options.tokens} {options.shard_bytes}".encode())
+    for text in texts:
+        digest.update(f"{text.package}\0{text.path}\0{text.line}\0{text.text}\0".encode())
+    return digest.hexdigest()[:12]
+
+
+def _encode(
+    texts: Sequence[selection.Text], tokenizer: Tokenizer, options: Options, name: str, ledger: selection.Ledger,
+    progress: Progress,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The shards, those that an earlier run finished taken as they are."""
+    done = _finished(options.out, name)
+    about = [_about(path, ledger) for path in done]
+    skip, have = sum(a["documents"] for a in about), sum(a["tokens"] for a in about)
+
+    def documents() -> Iterator[tuple[shards.Origin, list[int]]]:
+        total = have
+        for text in texts[skip:]:
+            if total >= options.tokens:
+                return
+            progress(min(total / options.tokens, 1.0), "encoding")
+            ids = tokenizer.encode(text.text)
+            total += len(ids)
+            yield shards.Origin(text.package, text.path, text.line), ids
+
+    fresh = shards.write(
+        documents(), options.out, name, vocab_size=tokenizer.vocab_size,
+        shard_bytes=options.shard_bytes, first=len(done),
+    )  # fmt: skip
+    return about + [_about(path, ledger) for path in fresh]
+
+
+def _finished(out: Path, name: str) -> list[Path]:
+    """The shards of this very corpus; those of another one are removed."""
+    for stale in [*out.glob("*.part"), *out.glob("*.npz")]:
+        if not stale.match(f"{name}-*.npz"):
+            stale.unlink()
+    return sorted(out.glob(f"{name}-*.npz"))
+
+
+def _about(path: Path, ledger: selection.Ledger) -> dict[str, Any]:
+    documents = shards.read_shard(path)
+    for document in documents:
+        ledger.packages[document.origin.package]["tokens"] += len(document.ids)
+    return {
+        "file": path.name,
+        "documents": len(documents),
+        "tokens": sum(len(document.ids) for document in documents),
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+    }
+
+
+def listed(packages: Sequence[Package]) -> str:
+    """The fixed list as `--list` shows it."""
+    lines = [f"{package.requirement:40} {package.licence}" for package in packages]
+    return "\n".join([*lines, f"{'the standard library of this Python':40} PSF-2.0"]) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; prints a summary, or one line about what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m engine.train.corpus", description=__doc__)
+    parser.add_argument("--out", type=Path, help="the folder to build in")
+    parser.add_argument("--packages", type=_count, default=len(PACKAGES), metavar="N",
+                        help="only the first N of the list")  # fmt: skip
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these out")
+    parser.add_argument("--tokens", type=_count, default=100_000_000, help="at most, such as 100M")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="smollm2-135m", help="whose tokenizer encodes")
+    parser.add_argument("--exclude", nargs="+", type=Path, default=[], metavar="PATH",
+                        help="evaluation sets: *.jsonl[.gz] files or source trees")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="print the packages and licences")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.skip) - {package.name for package in PACKAGES}:
+        parser.error(f"--skip {min(unknown)}: not in the list; see --list")
+    chosen = tuple(p for p in PACKAGES[: given.packages] if p.name not in given.skip)
+    if given.list:
+        sys.stdout.write(listed(chosen))
+        return 0
+    if given.out is None:
+        parser.error("--out DIR is needed to build")
+    options = Options(
+        out=given.out, tokens=given.tokens, seed=given.seed, model=given.model,
+        packages=chosen, exclude=tuple(given.exclude),
+    )  # fmt: skip
+    started = time.monotonic()
+    try:
+        manifest = build(options, _report)
+    except (EngineError, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reason = "interrupted; run it again to go on" if interrupted else str(error)
+        sys.stderr.write(f"\ncorpus: {reason}\n")
+        return 130 if interrupted else 1
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    sys.stderr.write("\n")
+    sys.stdout.write(
+        f"{manifest['tokens']:,} tokens in {manifest['documents']:,} documents of "
+        f"{len(manifest['packages'])} packages, {len(manifest['shards'])} shards, "
+        f"{size / 1e6:.0f} MB, {time.monotonic() - started:.0f} s\n"
+    )
+    return 0
+
+
+def _count(text: str) -> int:
+    scale = {"K": 1_000, "M": 1_000_000, "G": 1_000_000_000}.get(text[-1:].upper(), 1)
+    try:
+        number = int(text if scale == 1 else text[:-1]) * scale
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count above 0; write 5000 or 100M")
+    return number
+
+
+def _report(fraction: float, what: str) -> None:
+    end = "\r" if sys.stderr.isatty() else "\n"
+    now = f"{what}: {fraction:4.0%}"
+    if now != _shown[0]:
+        sys.stderr.write(f"{now:60}{end}")
+        sys.stderr.flush()
+        _shown[0] = now
+
+
+_shown = [""]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

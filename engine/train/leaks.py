@@ -1,0 +1,61 @@
+"""What the evaluation uses, read so that the corpus can be kept clear of it.
+
+Knows the two forms evaluation data has here: problems as JSON lines, and source trees.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.errors import EngineError
+from engine.train.dedup import Forbidden
+from engine.train.wheels import wheel_files
+
+_FIELDS = ("prompt", "canonical_solution", "suffix")
+
+
+def forbidden(paths: Iterable[Path]) -> Forbidden:
+    """Everything in the problem files (`*.jsonl`, `*.jsonl.gz`) and source trees given."""
+    found = Forbidden()
+    for path in paths:
+        if path.is_dir():
+            inner = [p for p in sorted(path.rglob("*")) if p.is_file()]
+            problems = [p for p in inner if p.name.endswith((".jsonl", ".jsonl.gz"))]
+            sources = [p for p in inner if p.suffix == ".py"]
+            if not problems and not sources:
+                raise EngineError(f"--exclude {path} holds neither *.jsonl[.gz] nor *.py files")
+        elif path.name.endswith((".jsonl", ".jsonl.gz")):
+            problems, sources = [path], []
+        else:
+            raise EngineError(
+                f"--exclude {path} is no folder and no *.jsonl or *.jsonl.gz file; give one"
+            )
+        for file in problems:
+            _forbid_problems(found, file)
+        for file in sources:
+            found.add(file.read_text(encoding="utf-8", errors="replace"))
+    return found
+
+
+def forbid_wheel(found: Forbidden, package: str, wheel: Path) -> None:
+    """Forbids every file of a package that is kept for the evaluation."""
+    for file in wheel_files(package, wheel):
+        found.add(file.data.decode("utf-8", errors="replace"))
+
+
+def _forbid_problems(found: Forbidden, path: Path) -> None:
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line.strip()]
+        problems = {("".join(row[name] for name in _FIELDS), row["entry_point"]) for row in rows}
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"--exclude {path} is not a file of infilling problems ({error!r}); each line needs "
+            f"{', '.join(_FIELDS)} and entry_point"
+        ) from None
+    for text, entry_point in sorted(problems):
+        start = f"def {entry_point}("
+        found.add(text, next((line for line in text.split("\n") if line.startswith(start)), ""))

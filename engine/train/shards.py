@@ -1,0 +1,106 @@
+"""The corpus on disk: compressed shards of token ids, and the reader the trainer uses.
+
+Documents are stored as ids, because encoding is the slow part and a byte-level tokenizer loses
+nothing: `Tokenizer.decode` gives the exact text back, so a trainer can cut spans by syntax and
+encode only the few tokens at a cut anew. Knows nothing of where documents come from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import read_json
+from engine.download import sha256
+from engine.errors import EngineError
+
+MANIFEST = "manifest.json"
+SHARD_BYTES = 28_000_000  # of ids before compression, so that a shard is never above 30 MB
+Ids = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a document comes from; `line` is its first line in the file, from 1."""
+
+    package: str
+    path: str
+    line: int
+    language: str = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole file, or what is left of one between two cuts."""
+
+    origin: Origin
+    ids: Ids
+
+
+def iterate(folder: Path, seed: int, epoch: int) -> Iterator[Document]:
+    """Every document once, in an order that `seed` and `epoch` fix; one shard in memory at a time.
+
+    Raises EngineError when there is no finished corpus in `folder`, or a shard is not as written.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise EngineError(
+            f"no finished corpus in {folder}; run `python -m engine.train.corpus --out {folder}`"
+        )
+    shards = read_json(folder / MANIFEST)["shards"]
+    draw = np.random.default_rng([seed, epoch])
+    for index in draw.permutation(len(shards)).tolist():
+        path = folder / shards[index]["file"]
+        if not path.is_file() or sha256(path) != shards[index]["sha256"]:
+            raise EngineError(f"{path} is missing or damaged; build the corpus again")
+        documents = read_shard(path)
+        for number in draw.permutation(len(documents)).tolist():
+            yield documents[number]
+
+
+def read_shard(path: Path) -> list[Document]:
+    """The documents of one shard, as written."""
+    with np.load(path, allow_pickle=False) as stored:
+        ids, ends = stored["ids"], stored["ends"]
+        origins = json.loads(stored["origins"].tobytes())
+    return [
+        Document(Origin(**origin), part)
+        for origin, part in zip(origins, np.split(ids, ends[:-1]), strict=True)
+    ]
+
+
+def write(
+    documents: Iterable[tuple[Origin, list[int]]], folder: Path, name: str, *, vocab_size: int,
+    shard_bytes: int = SHARD_BYTES, first: int = 0,
+) -> Iterator[Path]:  # fmt: skip
+    """Writes `folder/NAME-0000.npz` and so on, each whole or not at all; yields each when written."""
+    kind = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+    batch: list[tuple[Origin, list[int]]] = []
+    size = 0
+    for origin, ids in documents:
+        if batch and (size + len(ids)) * kind.itemsize > shard_bytes:
+            yield _write_shard(folder / f"{name}-{first:04d}.npz", batch, kind)
+            first, batch, size = first + 1, [], 0
+        batch.append((origin, ids))
+        size += len(ids)
+    if batch:
+        yield _write_shard(folder / f"{name}-{first:04d}.npz", batch, kind)
+
+
+def _write_shard(path: Path, batch: list[tuple[Origin, list[int]]], kind: np.dtype[Any]) -> Path:
+    origins = json.dumps([asdict(origin) for origin, _ in batch]).encode()
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.concatenate([np.array(ids, kind) for _, ids in batch]),
+            ends=np.cumsum([len(ids) for _, ids in batch]),
+            origins=np.frombuffer(origins, np.uint8),
+        )
+    part.replace(path)
+    return path

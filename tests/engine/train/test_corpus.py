@@ -1,0 +1,188 @@
+"""The whole build on tiny packages: what is in it, that it repeats, and that it goes on."""
+
+import json
+
+import pytest
+
+from engine.errors import EngineError
+from engine.tokenizer import Tokenizer
+from engine.train import corpus, selection, shards
+from engine.train.corpus import Options, build
+from engine.train.packages import PACKAGES
+from tests.engine import tiny
+from tests.engine.train import packed
+from tests.engine.train.packed import module
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny.write_tokenizer(folder)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def options(tmp_path, model):
+    """Three packages in the cache: one to learn from, one copyleft, one held out."""
+    cache = tmp_path / "out" / "wheels"
+    files = {f"good/{topic}.py": module(topic, 12) for topic in ("run", "walk", "swim", "climb")}
+    files |= {"good/copy.py": module("run", 12) + "\n", "good/held.py": module("held")}
+    return Options(
+        out=tmp_path / "out",
+        model=str(model),
+        packages=(
+            packed.cached(cache, "good", files),
+            packed.cached(cache, "viral", {"viral/a.py": module("viral")}, licence="GPL-3.0-only"),
+        ),
+        held_out=(packed.cached(cache, "kept_back", {"kept_back/a.py": module("held")}),),
+        standard_library=False,
+        shard_bytes=3000,
+    )
+
+
+def changed(options, **changes):
+    given = {name: getattr(options, name) for name in Options.__slots__}
+    return Options(**given | changes)
+
+
+def read(options):
+    return list(shards.iterate(options.out, 0, 0))
+
+
+def test_what_is_kept_is_there_as_written_and_all_else_is_accounted_for(options, model):
+    manifest = build(options)
+    tokenizer = Tokenizer.from_directory(model)
+    texts = {d.origin.path: tokenizer.decode(d.ids.tolist()) for d in read(options)}
+    assert texts.pop("good/copy.py") == module("run", 12) + "\n"  # the first by path
+    assert texts == {f"good/{t}.py": module(t, 12) for t in ("walk", "swim", "climb")}
+    good = manifest["packages"]["good"]
+    assert good["dropped"] == {"exact duplicate": 1, "in an evaluation set": 1}
+    assert (good["licence"], good["version"], good["files"]) == ("MIT", "1.0", 6)
+    assert good["tokens"] == manifest["tokens"] == sum(len(d.ids) for d in read(options))
+    assert manifest["excluded"] == {
+        "viral==1.0": "copyleft or restricted licence (GPL): GPL-3.0-only"
+    }
+    assert json.loads((options.out / shards.MANIFEST).read_text()) == manifest
+
+
+def shard_bytes(options):
+    return {path.name: path.read_bytes() for path in options.out.glob("*.npz")}
+
+
+def test_two_builds_are_equal_and_the_seed_decides(options):
+    build(options)
+    first = shard_bytes(options)
+    assert len(first) > 1
+    for path in options.out.glob("*.npz"):
+        path.unlink()
+    build(options)
+    assert shard_bytes(options) == first
+    build(changed(options, seed=1))
+    assert shard_bytes(options).keys().isdisjoint(first)  # those of the other seed are gone
+
+
+def test_a_killed_build_keeps_its_shards_and_goes_on_to_the_same_corpus(options):
+    whole = build(options)
+    expected = shard_bytes(options)
+    for path in options.out.glob("*.npz"):
+        path.unlink()
+
+    class Killed(Exception):
+        pass
+
+    def killer(fraction, what):
+        if what == "encoding" and list(options.out.glob("*.npz")):
+            raise Killed
+
+    with pytest.raises(Killed):
+        build(options, killer)
+    (done,) = options.out.glob("*.npz")
+    before = done.stat().st_mtime_ns
+    with pytest.raises(EngineError, match="no finished corpus"):
+        read(options)
+    (options.out / "half.part").write_bytes(b"torn")
+    assert build(options) == whole
+    assert shard_bytes(options) == expected
+    assert done.stat().st_mtime_ns == before
+    assert not (options.out / "half.part").exists()
+
+
+def test_the_number_of_tokens_is_a_limit_that_one_document_may_pass(options):
+    everything = build(options)["tokens"]
+    few = build(changed(options, tokens=100))
+    assert few["documents"] == 1 and 100 <= few["tokens"] < everything
+    assert few["documents_available"] == 4
+
+
+def test_tests_are_kept_at_a_lower_share_and_give_way_first(options, monkeypatch):
+    files = {f"many/tests/test_{i}.py": module(f"check{i}") for i in range(60)}
+    files |= {f"many/m{i}.py": module(f"code{i}") for i in range(3)}
+    package = packed.cached(options.out / "wheels", "many", files)
+    only = changed(options, packages=(package,))
+    dropped = build(only)["packages"]["many"]["dropped"]
+    expected = pytest.approx(60 * (1 - selection.TEST_SHARE), abs=9)
+    assert dropped["test beyond the share"] == expected
+    monkeypatch.setattr(selection, "PACKAGE_CHARS", 3 * len(module("code0")) + 10)
+    manifest = build(only)
+    assert {d.origin.path for d in read(only)} == {f"many/m{i}.py" for i in range(3)}
+    assert manifest["packages"]["many"]["dropped"]["package beyond its share"] > 0
+
+
+def test_the_standard_library_is_a_package_of_its_own(options, monkeypatch, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "walk.py").write_text(module("stdlib"))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "lib"))
+    manifest = build(changed(options, packages=(), standard_library=True))
+    assert manifest["packages"]["python"]["licence"] == "PSF-2.0"
+    assert [d.origin.path for d in read(options)] == ["walk.py"]
+
+
+def test_list_shows_every_package_with_its_licence(capsys):
+    assert corpus.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(PACKAGES) + 1
+    assert lines[0].split() == [PACKAGES[0].requirement, PACKAGES[0].licence]
+    assert lines[-1].endswith("PSF-2.0")
+    assert corpus.main(["--list", "--packages", "2", "--skip", PACKAGES[0].name]) == 0
+    assert capsys.readouterr().out.startswith(PACKAGES[1].requirement)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x", "--tokens", "many"], "'many' is no count above 0; write 5000 or 100M"),
+        (["--out", "x", "--packages", "0"], "'0' is no count above 0"),
+        (["--out", "x", "--skip", "nosuch"], "--skip nosuch: not in the list; see --list"),
+        ([], "--out DIR is needed to build"),
+    ],
+)
+def test_a_bad_argument_is_one_clear_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        corpus.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_is_one_line_and_an_interruption_says_how_to_go_on(
+    tmp_path, capsys, monkeypatch, model
+):
+    line = ["--out", str(tmp_path), "--model", str(model), "--exclude", str(tmp_path / "no")]
+    assert corpus.main(line) == 1
+    assert "corpus: --exclude" in capsys.readouterr().err
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus, "build", interrupted)
+    assert corpus.main(line) == 130
+    assert "corpus: interrupted; run it again to go on" in capsys.readouterr().err
+
+
+def test_a_build_ends_with_one_line_of_figures(options, capsys, monkeypatch):
+    monkeypatch.setattr(corpus, "PACKAGES", options.packages)
+    monkeypatch.setattr(corpus, "build", lambda given, progress: build(options, progress))
+    assert corpus.main(["--out", str(options.out), "--tokens", "2K"]) == 0
+    out, err = capsys.readouterr()
+    assert "4 documents of 1 packages" in out
+    assert "encoding:" in err

@@ -1,0 +1,68 @@
+"""Evaluation data in both its forms becomes something no document may share."""
+
+import gzip
+import json
+
+import pytest
+
+from engine.errors import EngineError
+from engine.train import leaks
+from tests.engine.train import packed
+from tests.engine.train.packed import module
+
+ROW = {
+    "task_id": "0",
+    "entry_point": "largest",
+    "prompt": "from typing import List\n\n\ndef largest(numbers: List[int]) -> int:\n    best = numbers[0]\n",
+    "canonical_solution": "    for candidate in numbers:\n",
+    "suffix": "        best = max(best, candidate)\n    return best\n",
+}
+BODY = "    best = numbers[0]\n    for candidate in numbers:\n        best = max(best, candidate)\n    return best\n"
+
+
+def write(path, rows):
+    text = "\n".join(json.dumps(row) for row in rows).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["one.jsonl.gz", "one.jsonl"])
+def test_a_problem_is_forbidden_where_the_hole_was_filled(tmp_path, name):
+    found = leaks.forbidden([write(tmp_path / name, [ROW, {**ROW, "task_id": "1"}])])
+    assert found.touches(module("walk") + "def largest(numbers: List[int]) -> int:\n" + BODY)
+    assert found.touches("class A:\n    def largest(numbers: List[int]) -> int:\n        ...\n")
+    assert not found.touches(module("walk"))
+
+
+def test_a_folder_is_read_for_problems_and_for_sources(tmp_path):
+    write(tmp_path / "p.jsonl.gz", [ROW])
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "own.py").write_text(module("swim"))
+    found = leaks.forbidden([tmp_path])
+    assert found.touches(module("swim"))
+    assert found.touches(ROW["prompt"])
+
+
+def test_every_file_of_a_held_out_package_is_forbidden(tmp_path):
+    wheel = packed.wheel(
+        tmp_path, "held", {"held/a.py": module("walk"), "held/b.py": module("swim")}
+    )
+    found = leaks.forbidden([])
+    leaks.forbid_wheel(found, "held", wheel)
+    assert found.touches(module("walk")) and found.touches(module("swim"))
+    assert not found.touches(module("climb"))
+
+
+def test_a_path_that_is_no_evaluation_set_is_refused(tmp_path):
+    with pytest.raises(EngineError, match=r"--exclude .*absent is no folder and no \*\.jsonl"):
+        leaks.forbidden([tmp_path / "absent"])
+    with pytest.raises(EngineError, match=r"--exclude .* holds neither"):
+        leaks.forbidden([tmp_path])
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{"), gzip.compress(b"[1]"),
+                                     gzip.compress(b'{"prompt": "x"}'), gzip.compress(b"{}")[:-9]])  # fmt: skip
+def test_a_damaged_problem_file_is_refused(tmp_path, content):
+    (tmp_path / "p.jsonl.gz").write_bytes(content)
+    with pytest.raises(EngineError, match=r"is not a file of infilling problems .*entry_point"):
+        leaks.forbidden([tmp_path / "p.jsonl.gz"])

@@ -1,0 +1,80 @@
+"""What is written comes back, in shards small enough to travel, in an order the seed fixes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from engine.download import sha256
+from engine.errors import EngineError
+from engine.train import shards
+from engine.train.shards import Origin
+
+
+def documents(count=20, length=50):
+    return [
+        (Origin("p", f"p/m{i}.py", i + 1), [(i * length + j) % 60_000 for j in range(length)])
+        for i in range(count)
+    ]
+
+
+def written(folder, count=20, vocab_size=49_152):
+    paths = list(
+        shards.write(documents(count), folder, "abc", vocab_size=vocab_size, shard_bytes=700)
+    )
+    rows = [{"file": path.name, "sha256": sha256(path)} for path in paths]
+    (folder / shards.MANIFEST).write_text(json.dumps({"shards": rows}))
+    return paths
+
+
+def key(document):
+    return document.origin, document.ids.tolist()
+
+
+def test_documents_come_back_with_their_origin_and_boundaries(tmp_path):
+    paths = written(tmp_path)
+    assert [p.name for p in paths] == [f"abc-{i:04d}.npz" for i in range(len(paths))]
+    assert [key(d) for p in paths for d in shards.read_shard(p)] == documents()
+
+
+def test_shards_are_filled_up_to_the_size_asked(tmp_path):
+    sizes = [sum(d.ids.nbytes for d in shards.read_shard(p)) for p in written(tmp_path)]
+    assert sizes == [700, 700, 600]  # 20 documents of 100 bytes
+
+
+def test_a_document_larger_than_a_shard_has_one_of_its_own(tmp_path):
+    paths = list(shards.write(documents(2, 5000), tmp_path, "abc", vocab_size=9, shard_bytes=700))
+    assert [len(shards.read_shard(p)) for p in paths] == [1, 1]
+
+
+@pytest.mark.parametrize(("vocab_size", "kind"), [(65_536, np.uint16), (65_537, np.uint32)])
+def test_ids_are_as_wide_as_the_vocabulary_needs(tmp_path, vocab_size, kind):
+    path = written(tmp_path, vocab_size=vocab_size)[0]
+    assert shards.read_shard(path)[0].ids.dtype == kind
+
+
+def test_each_epoch_has_every_document_once_in_an_order_of_its_own(tmp_path):
+    written(tmp_path)
+    orders = [[key(d) for d in shards.iterate(tmp_path, *at)] for at in [(0, 0), (0, 1), (1, 0)]]
+    assert all(sorted(order, key=str) == sorted(documents(), key=str) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert orders[0] == [key(d) for d in shards.iterate(tmp_path, 0, 0)]
+
+
+def test_the_same_documents_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first, second = written(tmp_path / "a"), written(tmp_path / "b")
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_a_folder_without_a_finished_corpus_is_said(tmp_path):
+    with pytest.raises(EngineError, match=r"no finished corpus in .*; run `python -m engine.train"):
+        next(shards.iterate(tmp_path, 0, 0))
+
+
+def test_a_damaged_shard_is_said(tmp_path):
+    path = written(tmp_path, count=3)[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EngineError, match=r"abc-0000.npz is missing or damaged; build"):
+        list(shards.iterate(tmp_path, 0, 0))
