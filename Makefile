@@ -8,7 +8,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 
-.PHONY: demo test check format lint types bench gpu-check clean
+.PHONY: demo test check format lint types bench train gpu-check clean
 
 demo: $(VENV)/.engine
 	$(BIN)/dg-lsp pull smollm2-135m
@@ -32,6 +32,14 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.infill
 	$(BIN)/python -m bench.server
+
+# The embedded diffusion model: corpus, then training, resumed where it was left. On a GPU: TORCH=cuda.
+TRAIN ?= build/train
+STEPS ?= 20000
+train: $(VENV)/.dev
+	$(BIN)/dg-lsp pull smollm2-135m
+	$(BIN)/python -m engine.train.corpus --out $(TRAIN)/corpus
+	$(BIN)/python -m engine.train.trainer --corpus $(TRAIN)/corpus --out $(TRAIN)/run --steps $(STEPS)
 
 # Everything that needs a CUDA device, in one command; without the Makefile: scripts/gpu-check.sh python3
 gpu-check: $(VENV)/.dev
