@@ -31,14 +31,14 @@ from engine.pull import resolve_model
 
 Row = dict[str, Any]
 QUICK = {  # holes a split; few where the answers are long
-    holes.REST_OF_LINE: 40,
-    holes.ONE_LINE: 30,
-    holes.FEW_LINES: 8,
-    holes.MORE_LINES: 8,
-    holes.BLOCK: 8,
-    "HumanEval single-line": 30,
-    "HumanEval multi-line": 12,
-    "HumanEval random span": 12,
+    holes.REST_OF_LINE: 30,
+    holes.ONE_LINE: 20,
+    holes.FEW_LINES: 5,
+    holes.MORE_LINES: 5,
+    holes.BLOCK: 5,
+    "HumanEval single-line": 25,
+    "HumanEval multi-line": 8,
+    "HumanEval random span": 8,
 }
 
 

@@ -26,7 +26,7 @@ Kind = Literal["engine", "causal", "oracle"]
 KINDS: tuple[Kind, ...] = ("engine", "causal", "oracle")
 _LONGEST_MATCH = 500
 _COPIED_LINES = 8
-_ONE_LINE_TOKENS, _MORE_TOKENS = 64, 128
+_ONE_LINE_TOKENS, _MORE_TOKENS = 64, 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

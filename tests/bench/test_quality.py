@@ -1,0 +1,233 @@
+import gzip
+import json
+
+import pytest
+
+from bench import quality, systems
+from bench.holes import HUMANEVAL_SPLITS, Hole
+from bench.systems import Answer
+from tests.engine import tiny
+
+MODULE = "\n\n".join(
+    f"def step_{i}(value):\n    first = value + {i}\n    if first:\n        first = {i}\n"
+    "        value = first\n    return first * value\n"
+    for i in range(4)
+)
+
+
+def hole(split="1 line", start="    ", middle="y = x + 1", suffix="\n    return y\n", check=""):
+    return Hole(
+        key="k",
+        split=split,
+        cluster="c",
+        path="p.py",
+        prefix="def f(x):\n" + start,
+        middle=middle,
+        suffix=suffix,
+        check=check,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "module.py").write_text(MODULE)
+    return package
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*arguments):
+        status = quality.main(["--out", str(tmp_path / "out"), *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def one_line_only(monkeypatch):
+    monkeypatch.setattr(quality, "QUICK", {"1 line": 2})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "little"
+    tiny.llama(directory, seed=4, bos_token_id=2)
+    return directory
+
+
+def results(tmp_path):
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+CHECK = "def check(f):\n    assert f(1) == 2\ncheck(f)\n"
+
+
+def test_the_right_fill_scores_in_everything():
+    scores = quality.score(hole(check=CHECK), Answer(text="y = x + 1", ms=1))
+    right = {"exact": True, "similarity": 1.0, "parses": True, "passed": True, "verdict": "passed"}
+    assert scores == {"raw": right, "shown": right, "shown_text": "y = x + 1"}
+
+
+def test_another_way_to_say_it_passes_without_being_exact():
+    raw = quality.score(hole(check=CHECK), Answer(text="y = 1 + x", ms=1))["raw"]
+    assert (raw["exact"], raw["passed"], raw["parses"]) == (False, True, True)
+    assert 0 < raw["similarity"] < 1
+
+
+def test_a_wrong_fill_fails_and_a_broken_one_does_not_parse():
+    wrong = quality.score(hole(check=CHECK), Answer(text="y = x - 1", ms=1))["raw"]
+    broken = quality.score(hole(check=CHECK), Answer(text="y = (x +", ms=1))["raw"]
+    assert (wrong["passed"], wrong["parses"]) == (False, True)
+    assert (broken["passed"], broken["parses"]) == (False, False)
+
+
+def test_holes_without_unit_tests_have_no_verdict():
+    assert quality.score(hole(), Answer(text="", ms=1))["raw"]["passed"] is None
+
+
+def test_what_is_shown_is_scored_after_the_filters():
+    over = Answer(text="y = x + 1\n    return y\n", ms=1)
+    scores = quality.score(hole(check=CHECK), over)
+    assert not scores["raw"]["exact"]
+    assert scores["shown"]["exact"]
+    assert scores["shown"]["passed"]
+    assert scores["shown_text"] == "y = x + 1"
+
+
+def test_closers_that_the_ghost_text_covers_are_no_part_of_the_text():
+    covering = hole(start="    y = g(", middle="x", suffix=")\n    return y\n")
+    scores = quality.score(covering, Answer(text="x) or x", ms=1))
+    assert scores["shown_text"] == "x) or x"
+    assert scores["shown"]["parses"]
+    assert not scores["raw"]["parses"]
+
+
+def test_a_run_fills_scores_and_reports(run, tree, model, tmp_path, one_line_only):
+    status, out, err = run("--tree", tree, "--model", model, "--quick", "--threads", 1)
+    assert status == 0
+    assert "hole" in err, "a progress bar"
+    figures = json.loads(out.splitlines()[-1])
+    assert set(figures["splits"]["1 line"]) == {"copy", "engine little"}
+    engine = figures["splits"]["1 line"]["engine little"]
+    assert engine["holes"] == 2
+    assert engine["forwards"] > 0
+    assert engine["ms_p50"] > engine["decode_ms_p50"] > 0
+    assert "### By split" in out
+    assert (tmp_path / "out" / "report.md").read_text() in out
+    assert len(results(tmp_path)) == 2 * sum(s["copy"]["holes"] for s in figures["splits"].values())
+
+
+def test_a_broken_off_run_goes_on_where_it_was(run, tree, tmp_path, monkeypatch):
+    arguments = ("--tree", tree, "--systems", "copy", "--holes", 2)
+    run(*arguments)
+    file = tmp_path / "out" / "results.jsonl"
+    whole = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(whole[:-2]) + whole[-2][:20])
+    asked = []
+    monkeypatch.setattr(systems, "copy", lambda h: asked.append(h) or Answer(text="", ms=1))
+    status, *_ = run(*arguments)
+    assert status == 0
+    assert len(asked) == 2
+    assert [row["key"] for row in results(tmp_path)] == [json.loads(r)["key"] for r in whole]
+    run(*arguments)
+    assert len(asked) == 2, "everything was there"
+
+
+def test_a_changed_hole_is_filled_anew(run, tree, tmp_path):
+    arguments = ("--tree", tree, "--systems", "copy", "--holes", 1)
+    run(*arguments)
+    before = len(results(tmp_path))
+    (tree / "module.py").write_text("import os\n" + MODULE)
+    run(*arguments)
+    assert len(results(tmp_path)) == 2 * before
+
+
+def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
+    run, tree, tmp_path, tmp_path_factory, monkeypatch
+):
+    monkeypatch.setattr(quality, "QUICK", {"1 line": 1})
+    directory = tmp_path_factory.mktemp("models") / "block"
+    tiny.diffusion_gemma(directory, seed=4)
+    status, *_ = run("--tree", tree, "--model", directory, "--quick", "--threads", 1)
+    assert status == 0
+    rows = results(tmp_path)
+    assert {row["system"] for row in rows} == {
+        "copy",
+        "engine block",
+        "causal block",
+        "oracle block",
+    }
+    failed = {row["error"] for row in rows if row["error"]}
+    assert all("do not fit the canvas" in error for error in failed)
+    told = [row for row in rows if row["system"] == "oracle block" and not row["error"]]
+    assert all(row["tokens"] >= row["length"] / 3 for row in told)
+
+
+def test_the_quick_subset_takes_fewer_of_the_same_holes(run, tree, tmp_path, one_line_only):
+    run("--tree", tree, "--systems", "copy", "--holes", 3)
+    every = [row["hole"] for row in results(tmp_path) if row["split"] == "1 line"]
+    (tmp_path / "out" / "results.jsonl").unlink()
+    run("--tree", tree, "--systems", "copy", "--quick")
+    assert [row["hole"] for row in results(tmp_path)] == every[:2]
+
+
+def test_humaneval_is_run_with_its_unit_tests(run, tmp_path):
+    row = {
+        "entry_point": "f",
+        "prompt": "def g(x):\n    y = x + 1\n    return y\n\n\ndef f(x):\n    y = x +",
+        "canonical_solution": " 1",
+        "suffix": "\n    return y\n",
+        "test": "def check(f):\n    assert f(1) == 2\n",
+    }
+    for name in HUMANEVAL_SPLITS.values():
+        with gzip.open(tmp_path / name, "wt") as out:
+            out.write(json.dumps({"task_id": f"{name}/HumanEval/0/L0", **row}) + "\n")
+    status, out, _ = run("--humaneval", tmp_path, "--systems", "copy")
+    assert status == 0
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["splits"]["HumanEval single-line"]["copy"]["passed_raw"][0] == 1
+
+
+def test_results_of_other_weights_are_not_mixed(run, tree, model, one_line_only):
+    assert run("--tree", tree, "--model", model, "--quick", "--threads", 1)[0] == 0
+    config = model / "config.json"
+    config.write_text(config.read_text() + "\n")
+    status, out, err = run("--tree", tree, "--model", model, "--quick")
+    assert (status, out) == (1, "")
+    assert "has results of another little than today's; give a new --out" in err
+
+
+def test_a_model_that_can_run_none_of_the_systems_is_said(run, tree, model):
+    status, _, err = run("--tree", tree, "--model", model, "--systems", "oracle")
+    assert status == 1
+    assert "can only run as `engine`; name it or copy in --systems" in err
+
+
+def test_without_holes_there_is_nothing_to_do(run):
+    status, _, err = run("--systems", "copy")
+    assert status == 1
+    assert err == (
+        "bench.quality: there are no holes to fill; give --humaneval DIR, --tree DIR or both\n"
+    )
+
+
+def test_an_unknown_model_is_named(run, tree):
+    status, _, err = run("--tree", tree, "--model", "nonesuch")
+    assert status == 1
+    assert "unknown model 'nonesuch'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--systems", "copy,guess"), "there is no system 'guess'; there are copy, engine"),
+        (("--holes", "0"), "must be a whole number above 0, got '0'"),
+    ],
+)
+def test_wrong_arguments_are_named(run, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    assert message in capsys.readouterr().err

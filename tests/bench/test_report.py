@@ -1,0 +1,71 @@
+import pytest
+
+from bench import report
+
+
+def row(system="copy", split="1 line", cluster="a", length=10, exact=True, passed=None, **other):
+    scores = {"exact": exact, "similarity": 0.5, "parses": True, "passed": passed}
+    return {
+        "system": system,
+        "split": split,
+        "cluster": cluster,
+        "length": length,
+        "raw": scores,
+        "shown": scores | {"exact": True},
+        "forwards": 4,
+        "tokens": 8,
+        "ms": 100.0,
+        "decode_ms": 60.0,
+        "error": "",
+        **other,
+    }
+
+
+def test_figures_are_means_by_split_and_system():
+    rows = [row(exact=i < 3, cluster=str(i), ms=100.0 * i) for i in range(5)]
+    _, figures = report.of([*rows, row(system="engine", exact=False)], "sealed")
+    copy = figures["splits"]["1 line"]["copy"]
+    assert copy["exact_raw"][0] == pytest.approx(0.6)
+    assert copy["exact_shown"][0] == 1
+    assert copy["exact_raw"][1] < 0.6 < copy["exact_raw"][2]
+    assert (copy["forwards"], copy["tokens_per_forward"]) == (4, 2)
+    assert (copy["ms_p50"], copy["ms_p95"], copy["decode_ms_p50"]) == (200, 380, 60)
+    assert figures["splits"]["1 line"]["engine"]["exact_raw"][0] == 0
+
+
+def test_pass_at_1_is_over_the_holes_with_unit_tests():
+    assert report.summary([row(), row()])["passed_raw"] is None
+    found = report.summary([row(passed=True), row(passed=False, cluster="b"), row()])
+    assert found["passed_raw"][0] == pytest.approx(0.5)
+
+
+def test_holes_of_one_function_are_one_cluster():
+    assert report.summary([row(), row(), row(cluster="b")])["clusters"] == 2
+
+
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [(1, "1-15"), (15, "1-15"), (16, "16-40"), (250, "101-250"), (251, "over 250")],
+)
+def test_lengths_fall_into_buckets(characters, name):
+    assert report.length_bucket(characters) == name
+
+
+def test_the_buckets_stand_in_the_order_of_length():
+    _, figures = report.of([row(length=300), row(length=5), row(length=50)], "sealed")
+    assert list(figures["lengths"]) == ["1-15", "41-100", "over 250"]
+
+
+def test_the_table_has_a_line_for_each_split_and_system():
+    text, _ = report.of([row(), row(system="engine", passed=True)], "sealed")
+    table = [line for line in text.splitlines() if line.startswith("| 1 line")]
+    assert len(table) == 2
+    assert table[0].count("|") == table[1].count("|")
+    assert "| copy | 1 | 100.0 [21-100] | 100.0 |  |  | 50.0 |" in table[0]
+    assert "| engine | 1 | 100.0 [21-100] | 100.0 | 100.0 [21-100] | 100.0 |" in table[1]
+    assert "sealed" in text
+
+
+def test_answers_that_failed_are_told_with_the_reason():
+    text, _ = report.of([row(error="too long"), row(error="too long"), row()], "sealed")
+    assert "2 answers of copy failed: too long" in text
