@@ -67,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     text, figures = report.of(rows, unit_tests.isolation())
     (options.out / "report.md").write_text(text, encoding="utf-8")
+    if options.pictures:
+        from bench import pictures  # a second to import
+
+        pictures.draw(figures, options.out)
     print(text)
     print(json.dumps(figures))
     return 0
@@ -185,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--humaneval", type=Path, help="folder of HumanEval-Infilling's .jsonl.gz")
     parser.add_argument("--tree", type=Path, action="append", default=[], help="a source tree")
     parser.add_argument("--quick", action="store_true", help="the fixed small subset")
+    parser.add_argument("--pictures", action="store_true", help="draw scores and latency too")
     parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
     parser.add_argument("--model", action="append", help="a known name or a model directory")
     parser.add_argument("--holes", type=_positive, default=200, help="of each split at most")

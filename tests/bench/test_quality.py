@@ -106,8 +106,11 @@ def test_closers_that_the_ghost_text_covers_are_no_part_of_the_text():
 
 
 def test_a_run_fills_scores_and_reports(run, tree, model, tmp_path, one_line_only):
-    status, out, err = run("--tree", tree, "--model", model, "--quick", "--threads", 1)
+    status, out, err = run(
+        *("--tree", tree, "--model", model, "--quick", "--threads", 1, "--pictures")
+    )
     assert status == 0
+    assert (tmp_path / "out" / "quality.png").exists()
     assert "hole" in err, "a progress bar"
     figures = json.loads(out.splitlines()[-1])
     assert set(figures["splits"]["1 line"]) == {"copy", "engine little"}

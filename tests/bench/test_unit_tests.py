@@ -84,7 +84,7 @@ def test_there_is_no_network_behind_the_guard(kind):
 @no_network
 def test_a_fork_bomb_ends_with_the_program(monkeypatch):
     monkeypatch.setattr(Limits, "resources", lambda self: {"RLIMIT_NPROC": 40})
-    bomb = "import os, time\nfor _ in range(5):\n    if not os.fork():\n        os.setsid()\ntime.sleep(99)"
+    bomb = "import os, time\nos.setsid()\nfor _ in range(5):\n    if not os.fork():\n        os.setsid()\ntime.sleep(99)"
     seen, over = set(), threading.Event()
     watcher = threading.Thread(target=watch, args=(seen, over))
     watcher.start()
