@@ -59,7 +59,7 @@ def build(options: Options, progress: Progress = lambda fraction, what: None) ->
     texts = list(selection.files(options.packages, cache, options.seed, ledger, progress))
     if options.standard_library:
         texts += selection.library_files(options.seed, ledger)
-    kept = selection.without_leaks(texts, forbidden, ledger)
+    kept = selection.without_leaks(texts, forbidden, ledger, progress)
     texts = selection.without_copies(kept, ledger, progress)
     random.Random(options.seed).shuffle(texts)
     fingerprint = _fingerprint(options, sha256(tokenizer_directory / "tokenizer.json"), texts)
@@ -92,8 +92,8 @@ def _fingerprint(options: Options, tokenizer: str, texts: Sequence[selection.Tex
 
 
 def _encode(
-    texts: Sequence[selection.Text], tokenizer: Tokenizer, options: Options, name: str, ledger: selection.Ledger,
-    progress: Progress,
+    texts: Sequence[selection.Text], tokenizer: Tokenizer, options: Options, name: str,
+    ledger: selection.Ledger, progress: Progress,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The shards, those that an earlier run finished taken as they are."""
     done = _finished(options.out, name)
@@ -118,11 +118,12 @@ def _encode(
 
 
 def _finished(out: Path, name: str) -> list[Path]:
-    """The shards of this very corpus; those of another one are removed."""
-    for stale in [*out.glob("*.part"), *out.glob("*.npz")]:
-        if not stale.match(f"{name}-*.npz"):
-            stale.unlink()
-    return sorted(out.glob(f"{name}-*.npz"))
+    """The shards of this very corpus; those of another one, and torn ones, are removed."""
+    ours = [path for path in sorted(out.iterdir()) if shards.NAME.fullmatch(path.name)]
+    for path in ours:
+        if not path.match(f"{name}-*.npz"):
+            path.unlink()
+    return [path for path in ours if path.exists()]
 
 
 def _about(path: Path, ledger: selection.Ledger) -> dict[str, Any]:

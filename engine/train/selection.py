@@ -98,10 +98,13 @@ def _judged(
             ledger.drop(package, item.path, "package beyond its share")
 
 
-def without_leaks(texts: list[Text], forbidden: dedup.Forbidden, ledger: Ledger) -> list[Text]:
+def without_leaks(
+    texts: list[Text], forbidden: dedup.Forbidden, ledger: Ledger, progress: Progress
+) -> list[Text]:
     """The texts that share nothing with an evaluation set."""
     kept = []
-    for text in texts:
+    for number, text in enumerate(texts):
+        progress(number / len(texts), "looking for the evaluation sets")
         if forbidden.touches(text.text):
             ledger.drop(text.package, text.path, "in an evaluation set")
         else:

@@ -8,6 +8,7 @@ encode only the few tokens at a cut anew. Knows nothing of where documents come 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from engine.download import sha256
 from engine.errors import EngineError
 
 MANIFEST = "manifest.json"
+NAME = re.compile(r"[0-9a-f]{12}-\d{4}\.(npz|part)")  # of a shard, whole or torn
 SHARD_BYTES = 28_000_000  # of ids before compression, so that a shard is never above 30 MB
 Ids = NDArray[np.unsignedinteger[Any]]
 

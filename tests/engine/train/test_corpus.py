@@ -101,11 +101,15 @@ def test_a_killed_build_keeps_its_shards_and_goes_on_to_the_same_corpus(options)
     before = done.stat().st_mtime_ns
     with pytest.raises(EngineError, match="no finished corpus"):
         read(options)
-    (options.out / "half.part").write_bytes(b"torn")
+    torn = done.with_name(done.name.replace("0000.npz", "0001.part"))
+    torn.write_bytes(b"torn")
+    (options.out / "theirs.npz").write_bytes(b"not a shard")
     assert build(options) == whole
+    assert (options.out / "theirs.npz").read_bytes() == b"not a shard"
+    (options.out / "theirs.npz").unlink()
     assert shard_bytes(options) == expected
     assert done.stat().st_mtime_ns == before
-    assert not (options.out / "half.part").exists()
+    assert not torn.exists()
 
 
 def test_the_number_of_tokens_is_a_limit_that_one_document_may_pass(options):

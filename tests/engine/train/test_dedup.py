@@ -63,7 +63,9 @@ def test_lines_of_an_earlier_text_are_cut_out_and_both_sides_stay():
 
 
 def test_a_text_mostly_copied_goes_as_a_whole():
-    assert dedup.pieces([WALK, WALK + SWIM[:300]])[1] == []
+    long = module("walk", 12)
+    assert dedup.pieces([long, long + SWIM])[1] == []
+    assert kept(WALK + SWIM + CLIMB, dedup.pieces([WALK, WALK + SWIM + CLIMB])[1]) != []
 
 
 def test_fewer_lines_in_common_than_a_window_are_no_copy():
@@ -102,14 +104,19 @@ def test_comments_and_imports_in_common_forbid_nothing():
     assert not forbidden.touches(head + SWIM)
 
 
-def test_the_shortest_problem_is_found_whole_and_by_its_signature():
-    problem = "def twice(number: int) -> int:\n    doubled = number * 2\n    return doubled\n"
+PROBLEM = "def twice(number: int) -> int:\n    doubled = number * 2\n    return doubled\n"
+
+
+def test_the_shortest_problem_is_found_as_a_whole():
     forbidden = Forbidden()
-    forbidden.add(problem, "def twice(number: int) -> int:")
-    assert forbidden.touches(SWIM + problem)
-    assert forbidden.touches(
-        "    def twice(number: int)  -> int:\n        return number + number\n"
-    )
+    forbidden.add(PROBLEM)
+    assert forbidden.touches(SWIM + PROBLEM)
+
+
+def test_a_problem_is_found_by_its_signature_alone():
+    forbidden = Forbidden()
+    forbidden.add(PROBLEM, "def twice(number: int) -> int:")
+    assert forbidden.touches(SWIM + "    def twice(number: int)  -> int:\n        return 0\n")
 
 
 def test_hashes_are_the_same_in_every_process():

@@ -15,9 +15,9 @@ ROW = {
     "entry_point": "largest",
     "prompt": "from typing import List\n\n\ndef largest(numbers: List[int]) -> int:\n    best = numbers[0]\n",
     "canonical_solution": "    for candidate in numbers:\n",
-    "suffix": "        best = max(best, candidate)\n    return best\n",
+    "suffix": "        best = max(best, candidate)\n    checked = best\n    return checked\n",
 }
-BODY = "    best = numbers[0]\n    for candidate in numbers:\n        best = max(best, candidate)\n    return best\n"
+BODY = ROW["prompt"].partition("int:\n")[2] + ROW["canonical_solution"] + ROW["suffix"]
 
 
 def write(path, rows):
@@ -29,7 +29,7 @@ def write(path, rows):
 @pytest.mark.parametrize("name", ["one.jsonl.gz", "one.jsonl"])
 def test_a_problem_is_forbidden_where_the_hole_was_filled(tmp_path, name):
     found = leaks.forbidden([write(tmp_path / name, [ROW, {**ROW, "task_id": "1"}])])
-    assert found.touches(module("walk") + "def largest(numbers: List[int]) -> int:\n" + BODY)
+    assert found.touches(module("walk") + "def renamed(numbers):\n" + BODY)
     assert found.touches("class A:\n    def largest(numbers: List[int]) -> int:\n        ...\n")
     assert not found.touches(module("walk"))
 
