@@ -1,0 +1,354 @@
+"""`python -m engine.train.trainer`: turns a causal model into one that denoises a canvas.
+
+Examples come from `objective`, text from the shards of `corpus`. Every batch follows from the seed
+and the number of its step, so a resumed run is the unbroken one. Knows nothing of how canvases are
+cut or the corpus is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engine.config import CanvasConfig, ModelConfig, read_json
+from engine.errors import EngineError
+from engine.model import Transformer
+from engine.pull import resolve_model
+from engine.runtime import choose_device, load_model
+from engine.tokenizer import Tokenizer
+from engine.train import objective
+from engine.train.objective import NO_TARGET, Ids, Recipe
+from engine.train.shards import iterate
+
+# Special tokens that code never contains: their rows of the embedding learn their new meaning.
+MASK, EMPTY, DOCUMENT = "<jupyter_script>", "<empty_output>", "<|endoftext|>"
+STATE = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """One training run. `steps` fixes the schedule; `minutes` only where it pauses."""
+
+    out: Path
+    steps: int
+    minutes: float = float("inf")
+    batch: int = 8
+    rate: float = 3e-4
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    save_every: int = 500
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+class Trainer:
+    """Model, optimizer and averaged weights at a step of a run."""
+
+    def __init__(self, model: Transformer, newline: NDArray[np.bool_], options: Options) -> None:
+        self.step = 0
+        self.options = options
+        self.model = model.requires_grad_(True).train()
+        self._newline = newline
+        self._device = model.embed_tokens.weight.device
+        self.average = {name: value.detach().clone() for name, value in self._weights()}
+        self._optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=options.rate,
+            weight_decay=options.weight_decay,
+            betas=(0.9, 0.95),
+        )
+
+    def run(
+        self, windows: Callable[[int], Iterator[Ids]], log: Callable[[dict[str, float]], None]
+    ) -> bool:
+        """Trains until the last step (true) or until the minutes are over (false); saves at the end.
+
+        `windows(n)` gives the run's windows of text from the n-th on.
+        """
+        begun = time.monotonic()
+        stream = windows(self.step * self.options.batch)
+        while self.step < self.options.steps:
+            if time.monotonic() - begun >= 60 * self.options.minutes:
+                break
+            figures = self.advance([next(stream) for _ in range(self.options.batch)])
+            log({"step": self.step, **figures, "seconds": time.monotonic() - begun})
+            if self.step % self.options.save_every == 0:
+                self.save()
+        self.save()
+        return self.step >= self.options.steps
+
+    def advance(self, windows: Sequence[Ids]) -> dict[str, float]:
+        """One step on `windows`; returns its loss and accuracies."""
+        options, model = self.options, self.model
+        examples = [
+            objective.example(
+                window,
+                self._newline,
+                model.config.vocab_size,
+                _canvas(model.config),
+                options.recipe,
+                np.random.default_rng([options.seed, self.step, row]),
+            )
+            for row, window in enumerate(windows)
+        ]
+        for group in self._optimizer.param_groups:
+            group["lr"] = options.rate * self._schedule()
+        loss, figures = self._loss(examples)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        self._optimizer.step()
+        self.step += 1
+        self._update_average()
+        return {"loss": float(loss.detach()), **figures, "norm": float(norm)}
+
+    def save(self) -> None:
+        """Writes the state whole: the old one stays until the new one is complete."""
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        new = self.options.out / f"{STATE}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        save_file(self._state(), new / "tensors.safetensors")
+        (new / "run.json").write_text(json.dumps({"step": self.step, **self._identity()}))
+        old = self.options.out / f"{STATE}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        current = self.options.out / STATE
+        if current.exists():
+            current.rename(old)
+        new.rename(current)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self) -> bool:
+        """Takes up a saved state of the same run, if there is one; EngineError if of another."""
+        folder = self.options.out / STATE
+        if not folder.exists():
+            folder = self.options.out / f"{STATE}.old"  # killed between two renames
+        if not folder.exists():
+            return False
+        run = read_json(folder / "run.json")
+        step = run.pop("step")
+        if different := [k for k, v in self._identity().items() if run.get(k) != v]:
+            raise EngineError(
+                f"{folder} is of a run with another {different[0]} ({run.get(different[0])}); "
+                "give the same options or another --out"
+            )
+        tensors = load_file(folder / "tensors.safetensors", device=str(self._device))
+        self._load_state(tensors)
+        self.step = step
+        return True
+
+    def export(self, directory: Path, base: Path) -> None:
+        """Writes the averaged weights as a model directory of this engine, in bfloat16."""
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copy(base / "tokenizer.json", directory)
+        shutil.copy(base / "generation_config.json", directory)
+        canvas = asdict(_canvas(self.model.config))
+        del canvas["self_conditioning"]
+        config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": "bfloat16"}
+        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        stored = {
+            _stored_name(name): value.to(torch.bfloat16).contiguous().cpu()
+            for name, value in self.average.items()
+        }
+        save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
+
+    def _loss(self, examples: Sequence[objective.Example]) -> tuple[Tensor, dict[str, float]]:
+        def stacked(name: str) -> Tensor:
+            return torch.from_numpy(np.stack([getattr(e, name) for e in examples])).to(self._device)
+
+        segment, targets, weights = stacked("segment"), stacked("targets"), stacked("weights")
+        mask = block_mask(segment, stacked("sees"))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            hidden = self.model(stacked("tokens"), stacked("positions"), mask)
+            rows = targets != NO_TARGET
+            logits = self.model.logits(hidden[rows])
+        losses = F.cross_entropy(logits, targets[rows], reduction="none")
+        loss = (losses * weights[rows]).sum() / len(examples)
+        with torch.no_grad():
+            losses, logits = losses.detach(), logits.detach()
+            right = logits.argmax(-1) == targets[rows]
+            noised, window = stacked("noised")[rows], segment[rows] == 0
+            text = noised & (targets[rows] != _canvas(self.model.config).empty_id)
+        return loss, {
+            "causal_loss": float(losses[window].mean()),
+            "noised_right": float(right[text].float().mean()),
+            "empty_right": float(right[noised & ~text].float().mean()),
+        }
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then a linear decay to a tenth."""
+        warm = (self.step + 1) / max(1, self.options.warmup)
+        left = 1 - self.step / self.options.steps
+        return min(warm, 0.1 + 0.9 * left, 1.0)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self._weights():
+            self.average[name].lerp_(value, 1 - decay)
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.model.named_parameters()
+
+    def _identity(self) -> dict[str, object]:
+        """What must not change within a run, as JSON gives it back."""
+        options = asdict(self.options)
+        for name in ("out", "minutes", "save_every"):
+            del options[name]
+        identity: dict[str, object] = json.loads(json.dumps(options))
+        return identity
+
+    def _state(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": value.detach() for name, value in self._weights()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for name, value in self._weights():
+            for key, moment in self._optimizer.state.get(value, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = moment
+        return {name: value.contiguous() for name, value in tensors.items()}
+
+    @torch.no_grad()
+    def _load_state(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in self._weights():
+            value.copy_(tensors[f"model.{name}"])
+            self.average[name].copy_(tensors[f"average.{name}"])
+            moments = {
+                key: tensors[f"optimizer.{key}.{name}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"optimizer.{key}.{name}" in tensors
+            }
+            if moments:
+                # AdamW counts steps on the CPU, whatever the device of the weights.
+                moments["step"] = moments["step"].cpu()
+                self._optimizer.state[value] = moments
+
+
+def block_mask(segment: Tensor, sees: Tensor) -> Tensor:
+    """`objective.block_mask` for a batch on the device: [B, T] each -> [B, T, T]."""
+    place = torch.arange(segment.shape[1], device=segment.device)
+    query, key = segment[:, :, None], segment[:, None, :]
+    earlier = place[None, :] <= place[:, None]
+    causal = (query == 0) & (key == 0) & earlier
+    prefix = (query > 0) & (key == 0) & (place[None, None, :] < sees[:, :, None])
+    padding = (query < 0) & (place[None, :] == place[:, None])
+    return causal | prefix | ((query > 0) & (query == key)) | padding
+
+
+def adapt(base: Path, canvas_length: int, device: torch.device) -> tuple[Transformer, Tokenizer]:
+    """The causal model in `base` with a canvas: same weights, two special tokens put to use."""
+    tokenizer = Tokenizer.from_directory(base)
+    model = load_model(base, dtype=torch.float32, device=device)
+    canvas = CanvasConfig(
+        length=canvas_length,
+        noise="mask",
+        mask_id=tokenizer.special(MASK),
+        empty_id=tokenizer.special(EMPTY),
+        shifted=True,
+        self_conditioning=False,
+    )
+    model.config = replace(model.config, canvas=canvas)
+    return model, tokenizer
+
+
+def newline_table(tokenizer: Tokenizer, vocab_size: int) -> NDArray[np.bool_]:
+    """Of each id, whether its text has a line end."""
+    known = min(vocab_size, tokenizer.vocab_size)
+    table = np.zeros(vocab_size, np.bool_)
+    table[:known] = ["\n" in tokenizer.decode([token]) for token in range(known)]
+    return table
+
+
+def corpus_windows(
+    folder: Path, length: int, separator: int, seed: int
+) -> Callable[[int], Iterator[Ids]]:
+    """The corpus as one stream of documents with separators, cut into windows; epochs go on."""
+
+    def windows(skip: int) -> Iterator[Ids]:
+        rest: Ids = np.empty(0, np.int64)
+        epoch = 0
+        while True:
+            for document in iterate(folder, seed, epoch):
+                rest = np.concatenate((rest, [separator], document.ids.astype(np.int64)))
+                while len(rest) >= length:
+                    if skip > 0:
+                        skip -= 1
+                    else:
+                        yield rest[:length]
+                    rest = rest[length:]
+            epoch += 1
+
+    return windows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains, resuming what --out holds, and exports the averaged weights."""
+    parser = argparse.ArgumentParser(prog="python -m engine.train.trainer", description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--base", default="smollm2-135m")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    given = parser.parse_args(arguments)
+    options = Options(
+        out=given.out,
+        steps=given.steps,
+        minutes=given.minutes,
+        batch=given.batch,
+        rate=given.rate,
+        seed=given.seed,
+    )
+    try:
+        base = resolve_model(given.base)
+        model, tokenizer = adapt(base, options.recipe.canvas, choose_device(given.device))
+        trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
+        if trainer.resume():
+            sys.stderr.write(f"resumed at step {trainer.step} of {options.steps}\n")
+        windows = corpus_windows(
+            given.corpus, options.recipe.window, tokenizer.special(DOCUMENT), options.seed
+        )
+        done = trainer.run(windows, _print)
+        trainer.export(options.out / "model", base)
+    except EngineError as error:
+        sys.stderr.write(f"train: {error}\n")
+        return 1
+    sys.stderr.write("finished\n" if done else f"paused at step {trainer.step}; run it again\n")
+    return 0
+
+
+def _print(figures: dict[str, float]) -> None:
+    sys.stdout.write(json.dumps(figures) + "\n")
+    sys.stdout.flush()
+
+
+def _canvas(config: ModelConfig) -> CanvasConfig:
+    assert config.canvas, "the trainer's model has a canvas"
+    return config.canvas
+
+
+def _stored_name(name: str) -> str:
+    """As a Llama checkpoint names it: the inverse of `checkpoint.model_name`."""
+    if name == "lm_head.weight":
+        return name
+    return "model." + name.replace("pre_feedforward_layernorm", "post_attention_layernorm")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The trainer on a tiny random model: it learns, resumes exactly, pauses, exports."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.cache import PrefixCache
+from engine.config import EngineConfig, SamplerConfig
+from engine.errors import EngineError
+from engine.request import InfillRequest, Mode
+from engine.runtime import Engine
+from engine.train import objective
+from engine.train.objective import Recipe
+from engine.train.shards import Document, Origin
+from engine.train.trainer import (
+    Options,
+    Trainer,
+    adapt,
+    block_mask,
+    corpus_windows,
+    newline_table,
+)
+from tests.engine import tiny
+
+RECIPE = Recipe(window=48, canvases=4, buckets=(4, 8), suffix=6, min_prefix=4)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny causal model whose tokenizer has the special tokens the trainer puts to use."""
+    directory = tmp_path_factory.mktemp("base")
+    tiny.llama(directory, seed=4, bos_token_id=2)
+    for name, special in (("<|turn>", "<jupyter_script>"), ("<turn|>", "<empty_output>")):
+        path = directory / "tokenizer.json"
+        path.write_text(path.read_text().replace(name, special))
+    (directory / "generation_config.json").write_text('{"eos_token_id": 1}')
+    return directory
+
+
+def make_options(out, **changes) -> Options:
+    options = Options(
+        out=out, steps=60, batch=4, rate=3e-3, warmup=5, seed=1, save_every=1000, recipe=RECIPE
+    )
+    return replace(options, **changes)
+
+
+def make_trainer(base, options) -> Trainer:
+    model, tokenizer = adapt(base, RECIPE.canvas, CPU)
+    return Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
+
+
+def periodic_windows(skip: int):
+    """Text in which everything can be told from what stands around it."""
+    for number in itertools.count(skip):
+        start = np.random.default_rng(number).integers(0, 12)
+        yield (np.arange(RECIPE.window) + start) % 12 + 60
+
+
+def test_one_masked_pass_equals_encoder_and_canvas_passes(base):
+    model, _ = adapt(base, RECIPE.canvas, CPU)
+    made = objective.example(
+        next(periodic_windows(0)),
+        np.zeros(model.config.vocab_size, np.bool_),
+        model.config.vocab_size,
+        model.config.canvas,
+        RECIPE,
+        np.random.default_rng(0),
+    )
+    batch = {
+        name: torch.tensor(getattr(made, name))[None]
+        for name in ("tokens", "positions", "segment", "sees")
+    }
+    mask = block_mask(batch["segment"], batch["sees"])
+    with torch.inference_mode():
+        together = model(batch["tokens"], batch["positions"], mask)[0]
+        cache = PrefixCache(model.config, CPU, torch.float32)
+        encoded = model.encode(made.tokens[: RECIPE.window].tolist(), cache)
+        torch.testing.assert_close(together[: RECIPE.window], encoded[0], rtol=1e-4, atol=1e-4)
+        for segment in range(1, RECIPE.canvases + 1):
+            rows = np.flatnonzero(made.segment == segment)
+            prefix = cache.fork(int(made.sees[rows[0]]))
+            alone = model.canvas(torch.tensor(made.tokens[rows])[None], prefix, None)
+            torch.testing.assert_close(together[rows], alone[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_falls_and_slots_are_told_from_their_surroundings(base, tmp_path):
+    logged = []
+    trainer = make_trainer(base, make_options(tmp_path))
+    assert trainer.run(periodic_windows, logged.append)
+    first, last = logged[0], np.mean([line["loss"] for line in logged[-5:]])
+    assert last < 0.4 * first["loss"]
+    assert np.mean([line["noised_right"] for line in logged[-10:]]) > 0.5
+
+
+def test_a_resumed_run_equals_an_unbroken_one(base, tmp_path):
+    whole = make_trainer(base, make_options(tmp_path / "whole", steps=6))
+    whole.run(periodic_windows, lambda figures: None)
+
+    out = tmp_path / "parts"
+    first = make_trainer(base, make_options(out, steps=6))
+    stream = periodic_windows(0)
+    for _ in range(3):
+        first.advance([next(stream) for _ in range(4)])
+    first.save()
+    second = make_trainer(base, make_options(out, steps=6))
+    assert second.resume()
+    assert second.step == 3
+    second.run(periodic_windows, lambda figures: None)
+    for (name, ours), (_, theirs) in zip(second._weights(), whole._weights(), strict=True):
+        assert torch.equal(ours, theirs), name
+        assert torch.equal(second.average[name], whole.average[name]), name
+
+
+def test_when_the_minutes_are_over_the_run_pauses_with_its_state_saved(base, tmp_path):
+    trainer = make_trainer(base, make_options(tmp_path, minutes=0.0))
+    assert not trainer.run(periodic_windows, lambda figures: None)
+    again = make_trainer(base, make_options(tmp_path))
+    assert again.resume()
+    assert again.step == 0
+
+
+def test_a_state_of_another_run_is_refused(base, tmp_path):
+    make_trainer(base, make_options(tmp_path)).save()
+    with pytest.raises(EngineError, match="of a run with another rate"):
+        make_trainer(base, make_options(tmp_path, rate=1e-4)).resume()
+
+
+def test_without_a_state_there_is_nothing_to_resume(base, tmp_path):
+    assert not make_trainer(base, make_options(tmp_path)).resume()
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(base, tmp_path):
+    trainer = make_trainer(base, make_options(tmp_path))
+    trainer.save()
+    (tmp_path / "state").rename(tmp_path / "state.old")
+    assert make_trainer(base, make_options(tmp_path)).resume()
+
+
+def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
+    trainer = make_trainer(base, make_options(tmp_path))
+    trainer.export(tmp_path / "model", base)
+    config = EngineConfig(model=tmp_path / "model", sampler=SamplerConfig(max_steps=3))
+    engine = Engine.load(config)
+    assert engine.describe()["trained_for_diffusion"]
+    request = InfillRequest(prefix="a = ", suffix="\nb", max_tokens=8)
+    assert engine.infill(request, cancelled=lambda: False).mode is Mode.DIFFUSION
+    stored = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert stored["canvas"]["length"] == RECIPE.canvas
+
+
+def test_the_corpus_is_one_stream_with_separators_that_can_be_entered_anywhere(monkeypatch):
+    def documents(folder, seed, epoch):
+        for number in range(3):
+            ids = np.full(5, 10 * epoch + number + 1, np.uint16)
+            yield Document(Origin("package", f"{number}.py", 1), ids)
+
+    monkeypatch.setattr("engine.train.trainer.iterate", documents)
+    windows = corpus_windows("folder", 4, 0, seed=1)
+    whole = list(itertools.islice(windows(0), 8))
+    assert np.concatenate(whole).tolist() == [
+        *(0, 1, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3),
+        *(0, 11, 11, 11, 11, 11, 0, 12, 12, 12, 12, 12, 0, 13),
+    ]
+    entered = list(itertools.islice(windows(3), 5))
+    assert all(np.array_equal(a, b) for a, b in zip(entered, whole[3:], strict=True))
