@@ -1,7 +1,8 @@
 """How good the fills are: several systems on the same holes, scored in one run.
 
     python -m bench.quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
-        [--systems copy,engine,causal,oracle] [--model NAME_OR_DIR]... [--holes N]
+        [--systems copy,engine,causal,oracle] [--model NAME_OR_DIR]... [--gguf FILE] [--holes N]
+        [--pictures]
 
 Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
 where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
@@ -21,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import holes, metrics, report, systems, unit_tests
+from bench import holes, llama_cpp, metrics, report, systems, unit_tests
 from bench.holes import Hole, HolesError
 from bench.systems import KINDS, Answer, System
 from dg_lsp import ghost_text
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fillers |= systems.of_model(
                 model, kinds, device=options.device, threads=options.threads
             )
+        if options.gguf:
+            fillers |= llama_cpp.of_gguf(options.gguf, threads=options.threads)
         if not fillers:
             raise RunError(f"{names} can only run as `engine`; name it or copy in --systems")
         rows = _run(dug, fillers, options.out / "results.jsonl")
@@ -192,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", action="store_true", help="draw scores and latency too")
     parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
     parser.add_argument("--model", action="append", help="a known name or a model directory")
+    parser.add_argument("--gguf", type=Path, help="run this file in llama.cpp too")
     parser.add_argument("--holes", type=_positive, default=200, help="of each split at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
