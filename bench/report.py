@@ -30,7 +30,8 @@ def of(rows: Sequence[Row], isolation: str) -> tuple[str, dict[str, Any]]:
     lengths = {name: by_length[name] for name in names if name in by_length}
     notes = [
         "Percent, with 95 % intervals clustered by function or problem. Times include encoding "
-        "the prompt; `decode` does not, as with a warm prefix.",
+        "the prompt; `decode` does not, as with a warm prefix. Where the split says that a hole "
+        "ends with its line, the systems are told.",
         isolation,
         *(f"{n} answers of {name} failed: {why}" for (name, why), n in _failures(rows).items()),
     ]
