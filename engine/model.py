@@ -1,7 +1,8 @@
-"""The transformer, in reading order: embed, layers, norm, head; two ways to run one block.
+"""The transformer, in reading order: embed, layers, norm, head; three ways to run one block.
 
 `encode` is the causal pass that fills the prefix cache; `canvas` is the bidirectional pass over
-[prefix ; canvas] that leaves the cache alone. The block is configured by `ModelConfig`, never
+[prefix ; canvas] that leaves the cache alone; `forward`, for training, has a mask of the caller's and
+no cache. The block is configured by `ModelConfig`, never
 subclassed: DiffusionGemma and plain Llama layers are the same code. Knows nothing of sampling,
 lengths or text; arithmetic goes through `engine.kernels`.
 
@@ -66,11 +67,7 @@ class Transformer(nn.Module):
         """
         assert not self.config.layer_scalars, "training is for models without layer scalars"
         x = self.embed(ids)
-        step = _Uncached(positions, mask, x.dtype)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, step, index)
-        hidden: Tensor = self.norm(x)
-        return hidden
+        return self._layers(x, _Pass(positions, x.dtype, given=mask))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""
@@ -94,7 +91,10 @@ class Transformer(nn.Module):
         return torch.tensor(self.config.embedding_scale, dtype=weight.dtype, device=weight.device)
 
     def _run(self, x: Tensor, cache: PrefixCache, *, causal: bool) -> Tensor:
-        step = _Pass(cache, x.shape[1], x.device, x.dtype, causal=causal)
+        positions = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
+        return self._layers(x, _Pass(positions, x.dtype, cache=cache, causal=causal))
+
+    def _layers(self, x: Tensor, step: _Pass) -> Tensor:
         for index, layer in enumerate(self.layers):
             x = layer(x, step, index)
         hidden: Tensor = self.norm(x)
@@ -128,7 +128,7 @@ class Layer(nn.Module):
             self.layer_scalar = nn.Parameter(torch.ones(1))
             self.encoder_layer_scalar = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, step: _Pass | _Uncached, index: int) -> Tensor:
+    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         attended = self.self_attn(self.input_layernorm(x), step, index)
         if self.config.post_norms:
@@ -173,7 +173,7 @@ class Attention(nn.Module):
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
 
-    def forward(self, x: Tensor, step: _Pass | _Uncached, index: int) -> Tensor:
+    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         heads = (*x.shape[:2], -1, self.shape.head_dim)
         q = self.q_proj(x).view(heads)
@@ -270,27 +270,31 @@ class Norm(nn.Module):
 
 
 class _Pass:
-    """What all layers of one forward share: the cache, positions, rotary tables, masks."""
+    """What all layers of one forward share: positions, rotary tables, cache and masks.
+
+    Without a `cache` the rows see each other under `given`, the caller's own mask.
+    """
 
     def __init__(
         self,
-        cache: PrefixCache,
-        length: int,
-        device: torch.device,
+        positions: Tensor,
         dtype: torch.dtype,
         *,
-        causal: bool,
+        cache: PrefixCache | None = None,
+        given: Tensor | None = None,
+        causal: bool = False,
     ) -> None:
-        self.cache = cache
         self.causal = causal
+        self._positions = positions
         self._dtype = dtype
-        self._positions = torch.arange(cache.length, cache.length + length, device=device)
+        self._cache = cache
+        self._given = given
         self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
         self._masks: dict[int | None, Tensor] = {}
 
     def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values this pass's rows may see in `layer`."""
-        return self.cache.view_with(layer, keys, values)
+        return (keys, values) if self._cache is None else self._cache.view_with(layer, keys, values)
 
     def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
         """Cosines and sines of this pass's positions for layers of `shape`."""
@@ -301,47 +305,16 @@ class _Pass:
         return self._tables[shape]
 
     def mask(self, index: int, window: int | None) -> Tensor | None:
-        """[N, L], true where a query may look; None where it may look at everything it is given.
+        """True where a query may look; None where it may look at everything it is given.
 
         A canvas sees all of the visible prefix and itself. So does a single next token.
         """
-        if not self.causal or len(self._positions) == 1:
-            return None
+        if self._cache is None or not self.causal or len(self._positions) == 1:
+            return self._given
         if window not in self._masks:
-            last = int(self.cache.length + len(self._positions))
-            keys = torch.arange(
-                self.cache.first_visible(index), last, device=self._positions.device
-            )
-            distance = self._positions[:, None] - keys
+            first, last = self._cache.first_visible(index), self._cache.length
+            keys = torch.arange(first, last + len(self._positions), device=self._positions.device)
+            distance = self._positions[:, None] - keys  # [N, L]
             allowed = distance >= 0
             self._masks[window] = allowed if window is None else allowed & (distance < window)
         return self._masks[window]
-
-
-class _Uncached:
-    """The same for one pass over whole sequences under a mask of the caller's."""
-
-    causal = False
-
-    def __init__(self, positions: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
-        self._positions = positions
-        self._mask = mask
-        self._dtype = dtype
-        self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
-
-    def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values themselves."""
-        return keys, values
-
-    def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the positions for layers of `shape`."""
-        if shape not in self._tables:
-            self._tables[shape] = kernels.rotary_table(
-                self._positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype
-            )
-        return self._tables[shape]
-
-    def mask(self, index: int, window: int | None) -> Tensor:
-        """[B, T, T], as given."""
-        assert window is None, "training is for models without sliding layers"
-        return self._mask
