@@ -137,7 +137,8 @@ def infill(
     Slots the model leaves empty are taken out. The cache is left as it was: for one canvas the
     commit pass would be wasted work.
     """
-    assert 0 < canvas.hole <= model.config.canvas_length - len(canvas.clamped), (
+    known = len(canvas.lead) + len(canvas.clamped)
+    assert 0 < canvas.hole <= model.config.canvas_length - known, (
         f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of "
         f"{model.config.canvas_length}"
     )

@@ -104,7 +104,7 @@ def canvas(prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig)
     if clamped and prompt.ends and config.family == "diffusion_gemma" and config.pad_id is not None:
         clamped.append(tokenizer.special("<turn|>"))
         clamped += [config.pad_id] * (MIN_CANVAS - hole - len(clamped))
-    fitting = tuple(clamped[: config.canvas_length - hole])
+    fitting = tuple(clamped[: max(0, config.canvas_length - hole - len(prompt.lead))])
     return Canvas(hole=hole, clamped=fitting, lead=prompt.lead)
 
 

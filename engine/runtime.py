@@ -141,9 +141,9 @@ class Engine:
         clock: _Clock,
     ) -> _Answer:
         built = self._diffusion_prompt(request)
-        limit = self._model.config.canvas_length - len(built.suffix)
+        limit = self._model.config.canvas_length - len(built.lead) - len(built.suffix)
         hole = request.hole_tokens or min(request.max_tokens, FIXED_HOLE)
-        if built.suffix and hole > limit:
+        if (built.suffix or built.lead) and hole > limit:
             raise EngineError(
                 f"a hole of {hole} tokens and {len(built.suffix)} of suffix do not fit the canvas "
                 f"of {self._model.config.canvas_length}; ask for at most {limit}"

@@ -8,7 +8,7 @@ import torch
 
 from engine import infill
 from engine.config import CanvasConfig, EngineConfig, ModelConfig, SamplerConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
 from engine.infill import Canvas
 from engine.model import Transformer
 from engine.request import InfillRequest, Mode
@@ -114,6 +114,8 @@ def test_a_trained_directory_fills_holes_by_denoising(tmp_path):
     other = engine.infill(replace(request, suffix=")"), cancelled=lambda: False)
     assert other.cached_tokens == other.prompt_tokens == first.prompt_tokens
     assert engine.infill(replace(request, suffix=""), cancelled=lambda: False).mode is first.mode
+    with pytest.raises(EngineError, match=r"hole of 48 tokens .* ask for at most 47"):
+        engine.infill(replace(request, suffix="", hole_tokens=48), cancelled=lambda: False)
 
 
 @pytest.mark.parametrize(
