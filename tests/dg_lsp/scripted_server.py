@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dg_lsp import server
 from dg_lsp.client import EngineStatus, EngineUnavailable
-from engine.request import InfillResult, Mode, StopReason
+from tests.answers import answer as scripted_answer
 
 UNAVAILABLE = "no engine here; start one with `dg-lsp engine`"
 
@@ -59,17 +59,7 @@ class ScriptedClient:
         text = (
             text.replace("\\n", "\n") if say else f"<{line}|{request.suffix.partition(chr(10))[0]}>"
         )
-        return InfillResult(
-            text=text,
-            stop=StopReason.COMPLETE,
-            mode=Mode.CAUSAL,
-            model="scripted",
-            confidence=1.0,
-            tokens=1,
-            forwards=1,
-            prompt_tokens=1,
-            cached_tokens=0,
-        )
+        return scripted_answer(text)
 
     async def aclose(self):
         note("closed")

@@ -4,21 +4,8 @@ import random
 import pytest
 
 from dg_lsp.scheduler import Outcome, Scheduler
-from engine.request import InfillRequest, InfillResult, Mode, StopReason
-
-
-def result(text):
-    return InfillResult(
-        text=text,
-        stop=StopReason.COMPLETE,
-        mode=Mode.CAUSAL,
-        model="scripted",
-        confidence=1.0,
-        tokens=1,
-        forwards=1,
-        prompt_tokens=1,
-        cached_tokens=0,
-    )
+from engine.request import InfillRequest
+from tests.answers import answer as scripted_answer
 
 
 class ScriptedEngine:
@@ -37,7 +24,7 @@ class ScriptedEngine:
             raise
         if request.prefix.startswith("fail"):
             raise RuntimeError(request.prefix)
-        return result(request.prefix)
+        return scripted_answer(request.prefix)
 
     def finish(self, name):
         self.gates.setdefault(name, asyncio.Event()).set()
@@ -64,7 +51,7 @@ async def settle():
 
 async def test_a_request_gets_the_engines_result(scheduler, engine):
     engine.finish("a")
-    assert await ask(scheduler, engine, "doc", "a") == Outcome(result=result("a"))
+    assert await ask(scheduler, engine, "doc", "a") == Outcome(result=scripted_answer("a"))
 
 
 async def test_the_newest_request_of_a_document_wins(scheduler, engine):
@@ -75,7 +62,7 @@ async def test_the_newest_request_of_a_document_wins(scheduler, engine):
     assert engine.cancelled == ["older"]
     assert await older == Outcome()
     engine.finish("newer")
-    assert (await newer).result == result("newer")
+    assert (await newer).result == scripted_answer("newer")
 
 
 async def test_a_superseded_request_does_not_protect_its_successor(scheduler, engine):
@@ -86,13 +73,13 @@ async def test_a_superseded_request_does_not_protect_its_successor(scheduler, en
     assert engine.cancelled == ["first", "second"]
     engine.finish("third")
     assert [await tasks[0], await tasks[1]] == [Outcome(), Outcome()]
-    assert (await tasks[2]).result == result("third")
+    assert (await tasks[2]).result == scripted_answer("third")
 
 
 async def test_a_request_superseded_at_once_never_reaches_the_engine(scheduler, engine):
     older, newer = (ask(scheduler, engine, "doc", name) for name in ("older", "newer"))
     engine.finish("newer")
-    assert (await older, (await newer).result) == (Outcome(), result("newer"))
+    assert (await older, (await newer).result) == (Outcome(), scripted_answer("newer"))
     assert list(engine.gates) == ["newer"]
 
 
@@ -119,7 +106,7 @@ async def test_a_cancelled_request_leaves_a_newer_one_alone(scheduler, engine):
     await settle()
     older.cancel()
     engine.finish("newer")
-    assert (await newer).result == result("newer")
+    assert (await newer).result == scripted_answer("newer")
 
 
 async def test_an_error_is_the_outcome_of_its_request_only(scheduler, engine):
@@ -127,7 +114,7 @@ async def test_an_error_is_the_outcome_of_its_request_only(scheduler, engine):
     engine.finish("next")
     failed = await ask(scheduler, engine, "doc", "fail")
     assert isinstance(failed.error, RuntimeError) and failed.result is None
-    assert (await ask(scheduler, engine, "doc", "next")).result == result("next")
+    assert (await ask(scheduler, engine, "doc", "next")).result == scripted_answer("next")
 
 
 async def test_superseding_ends_a_request_without_a_result(scheduler, engine):

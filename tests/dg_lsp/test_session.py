@@ -7,7 +7,7 @@ import pytest
 from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.document import Edit, Position
 from dg_lsp.session import Completion, Session, Status
-from engine.request import InfillResult, Mode, StopReason
+from tests.answers import answer as scripted_answer
 
 URI = "file:///w/a.py"
 
@@ -36,17 +36,7 @@ class ScriptedEngine:
             raise answer
         if answer is None:
             await asyncio.Event().wait()
-        return InfillResult(
-            text=answer,
-            stop=StopReason.COMPLETE,
-            mode=Mode.CAUSAL,
-            model="scripted",
-            confidence=1.0,
-            tokens=1,
-            forwards=1,
-            prompt_tokens=1,
-            cached_tokens=0,
-        )
+        return scripted_answer(answer)
 
     async def aclose(self):
         self.log.append("closed")
