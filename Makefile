@@ -34,11 +34,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.server
 
 # The embedded diffusion model: corpus, then training, resumed where it was left. On a GPU: TORCH=cuda.
+# EXCLUDE='PATH...': evaluation sets, such as HumanEval-Infilling, that must not leak into the corpus.
 TRAIN ?= build/train
 STEPS ?= 20000
 train: $(VENV)/.dev
 	$(BIN)/dg-lsp pull smollm2-135m
-	$(BIN)/python -m engine.train.corpus --out $(TRAIN)/corpus
+	$(BIN)/python -m engine.train.corpus --out $(TRAIN)/corpus $(if $(EXCLUDE),--exclude $(EXCLUDE))
 	$(BIN)/python -m engine.train.trainer --corpus $(TRAIN)/corpus --out $(TRAIN)/run --steps $(STEPS)
 
 # Everything that needs a CUDA device, in one command; without the Makefile: scripts/gpu-check.sh python3
