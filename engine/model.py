@@ -60,6 +60,26 @@ class Transformer(nn.Module):
             embedded = self.self_conditioning(embedded, soft)
         return self._run(embedded, cache, causal=False)
 
+    def branches(
+        self, ids: Sequence[Sequence[int]], starts: Sequence[int], cache: PrefixCache
+    ) -> list[Tensor]:
+        """Causal pass over several continuations of the cached prefix in one forward.
+
+        Continuation k stands behind the first `starts[k]` cached tokens and sees those and
+        itself. Returns the final hidden states [len(ids[k]), D] of each; leaves the cache alone.
+        """
+        device = self.embed_tokens.weight.device
+        counts = [len(branch) for branch in ids]
+        assert all(0 <= start <= cache.length for start in starts), (starts, cache.length)
+        tokens = torch.tensor([token for branch in ids for token in branch], device=device)
+        sizes = torch.tensor(counts, device=device)
+        branch = torch.arange(len(ids), device=device).repeat_interleave(sizes)
+        begins = torch.tensor(starts, device=device)[branch]
+        offset = torch.cat([torch.arange(count, device=device) for count in counts])
+        x = self.embed(tokens[None])
+        step = _Pass(begins + offset, x.dtype, cache=cache, causal=True, branch=(branch, begins))
+        return list(torch.split(self._layers(x, step)[0], counts))
+
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """One pass without a cache, for training: ids, positions [B, T] -> hidden [B, T, D].
 
@@ -272,7 +292,8 @@ class Norm(nn.Module):
 class _Pass:
     """What all layers of one forward share: positions, rotary tables, cache and masks.
 
-    Without a `cache` the rows see each other under `given`, the caller's own mask.
+    Without a `cache` the rows see each other under `given`, the caller's own mask. `branch` [N]
+    and [N] says which continuation each row is part of, and how much of the prefix that one sees.
     """
 
     def __init__(
@@ -283,8 +304,10 @@ class _Pass:
         cache: PrefixCache | None = None,
         given: Tensor | None = None,
         causal: bool = False,
+        branch: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.causal = causal
+        self._branch = branch
         self._positions = positions
         self._dtype = dtype
         self._cache = cache
@@ -294,7 +317,11 @@ class _Pass:
 
     def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values this pass's rows may see in `layer`."""
-        return (keys, values) if self._cache is None else self._cache.view_with(layer, keys, values)
+        if self._cache is None:
+            return keys, values
+        # A continuation that starts early sees farther back than the next token would.
+        first = None if self._branch is None else 0
+        return self._cache.view_with(layer, keys, values, first)
 
     def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
         """Cosines and sines of this pass's positions for layers of `shape`."""
@@ -309,6 +336,8 @@ class _Pass:
 
         A canvas sees all of the visible prefix and itself. So does a single next token.
         """
+        if self._branch is not None:
+            return self._branch_mask(window)
         if self._cache is None or not self.causal or len(self._positions) == 1:
             return self._given
         if window not in self._masks:
@@ -316,5 +345,17 @@ class _Pass:
             keys = torch.arange(first, last + len(self._positions), device=self._positions.device)
             distance = self._positions[:, None] - keys  # [N, L]
             allowed = distance >= 0
+            self._masks[window] = allowed if window is None else allowed & (distance < window)
+        return self._masks[window]
+
+    def _branch_mask(self, window: int | None) -> Tensor:
+        """[N, prefix + N]: each row sees its share of the prefix and its own branch so far."""
+        assert self._branch is not None and self._cache is not None
+        if window not in self._masks:
+            branch, begins = self._branch
+            prefix = torch.arange(self._cache.length, device=branch.device)
+            distance = self._positions[:, None] - torch.cat((prefix, self._positions))
+            own = (branch[:, None] == branch) & (distance[:, len(prefix) :] >= 0)
+            allowed = torch.cat((prefix < begins[:, None], own), 1)
             self._masks[window] = allowed if window is None else allowed & (distance < window)
         return self._masks[window]

@@ -118,6 +118,23 @@ def test_several_canvases_over_one_prefix_equal_each_alone(gemma):
     assert_close(together, torch.cat(alone))
 
 
+@pytest.mark.parametrize("family", ["gemma", "llama"])
+def test_branches_equal_each_continuation_encoded_alone(family, request):
+    model = request.getfixturevalue(family).ours
+    prefix = random_ids(40, seed=21)
+    starts = [40, 33, 12, 0, 40]  # more than a window before the prefix's end, too
+    branches = [random_ids(n, seed=22 + n) for n in (5, 1, 9, 4, 2)]
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode(prefix, cache)
+        together = model.branches(branches, starts, cache)
+        assert cache.ids == prefix
+        for branch, start, hidden in zip(branches, starts, together, strict=True):
+            alone = fresh_cache(model)
+            expected = model.encode(prefix[:start] + branch, alone)[0, start:]
+            assert_close(hidden, expected)
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"tie_word_embeddings": False}, {"head_dim": 16}, {"num_key_value_heads": 6}]
 )
