@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from dg_lsp import context, ghost_text
+from dg_lsp import context, ghost_text, grammars
 from dg_lsp.client import EngineClient, EngineStatus
 from dg_lsp.document import LINE_END, Document, Position, Snapshot
 from dg_lsp.settings import EngineSettings, Settings
@@ -26,33 +26,6 @@ MAX_FILE_BYTES = 1_000_000
 _LINES_AROUND = 3
 _NUMBER = r"(\d{1,9})"
 _PLACE = re.compile(rf"(.+?):{_NUMBER}(?::{_NUMBER}(?:-(?:{_NUMBER}:)?{_NUMBER})?)?", re.DOTALL)
-_LANGUAGES = {
-    "py": "python",
-    "pyi": "python",
-    "js": "javascript",
-    "mjs": "javascript",
-    "jsx": "javascriptreact",
-    "ts": "typescript",
-    "tsx": "typescriptreact",
-    "go": "go",
-    "rs": "rust",
-    "c": "c",
-    "h": "c",
-    "cc": "cpp",
-    "cpp": "cpp",
-    "hpp": "cpp",
-    "java": "java",
-    "rb": "ruby",
-    "lua": "lua",
-    "sh": "shellscript",
-    "html": "html",
-    "css": "css",
-    "json": "json",
-    "yaml": "yaml",
-    "yml": "yaml",
-    "toml": "toml",
-    "md": "markdown",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +116,7 @@ def _at(text: str, place: Place, line: int, column: int | None) -> Snapshot:
         raise CommandError(
             f"column {column} is out of range: line {line} of {place.file} has columns 1 to {end}"
         )
-    language = _LANGUAGES.get(place.file.suffix.lstrip(".").lower(), "")
+    language = grammars.language_of(place.file.name)
     document = Document(text, uri="", language=language, version=0, encoding="utf-32")
     snapshot = document.snapshot(Position(line - 1, column - 1), _shown_path(place.file))
     assert snapshot is not None, f"line {line} of {len(lines)} is not in the document"

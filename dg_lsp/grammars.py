@@ -1,0 +1,123 @@
+"""Languages: which one a file is written in, and its tree-sitter grammar.
+
+Grammars come in wheels of their own and are loaded when a file of theirs is first parsed; one
+that is not installed counts as none, and its files are plain text. Knows nothing of what the
+trees are used for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from functools import cache
+from pathlib import PurePosixPath
+
+from tree_sitter import Language, Parser, Tree
+
+logger = logging.getLogger(__name__)
+
+# A language as editors call it -> the wheel's module and its function.
+_GRAMMARS = {
+    "python": ("tree_sitter_python", "language"),
+    "javascript": ("tree_sitter_javascript", "language"),
+    "javascriptreact": ("tree_sitter_javascript", "language"),
+    "typescript": ("tree_sitter_typescript", "language_typescript"),
+    "typescriptreact": ("tree_sitter_typescript", "language_tsx"),
+    "go": ("tree_sitter_go", "language"),
+    "rust": ("tree_sitter_rust", "language"),
+    "c": ("tree_sitter_c", "language"),
+    "cpp": ("tree_sitter_cpp", "language"),
+    "java": ("tree_sitter_java", "language"),
+    "ruby": ("tree_sitter_ruby", "language"),
+    "lua": ("tree_sitter_lua", "language"),
+    "shellscript": ("tree_sitter_bash", "language"),
+    "html": ("tree_sitter_html", "language"),
+    "css": ("tree_sitter_css", "language"),
+    "json": ("tree_sitter_json", "language"),
+    "jsonc": ("tree_sitter_json", "language"),
+    "yaml": ("tree_sitter_yaml", "language"),
+    "toml": ("tree_sitter_toml", "language"),
+    "markdown": ("tree_sitter_markdown", "language"),
+}
+LANGUAGES = tuple(_GRAMMARS)
+_OTHER_NAMES = {
+    "bash": "shellscript",
+    "sh": "shellscript",
+    "zsh": "shellscript",
+    "jsx": "javascriptreact",
+    "tsx": "typescriptreact",
+    "javascript.jsx": "javascriptreact",
+    "typescript.tsx": "typescriptreact",
+    "c++": "cpp",
+}
+_BY_EXTENSION = {
+    "py": "python",
+    "pyi": "python",
+    "js": "javascript",
+    "cjs": "javascript",
+    "mjs": "javascript",
+    "jsx": "javascriptreact",
+    "ts": "typescript",
+    "cts": "typescript",
+    "mts": "typescript",
+    "tsx": "typescriptreact",
+    "go": "go",
+    "rs": "rust",
+    "c": "c",
+    "h": "c",
+    "cc": "cpp",
+    "cpp": "cpp",
+    "cxx": "cpp",
+    "hh": "cpp",
+    "hpp": "cpp",
+    "hxx": "cpp",
+    "java": "java",
+    "rb": "ruby",
+    "lua": "lua",
+    "bash": "shellscript",
+    "sh": "shellscript",
+    "htm": "html",
+    "html": "html",
+    "css": "css",
+    "json": "json",
+    "jsonc": "jsonc",
+    "yaml": "yaml",
+    "yml": "yaml",
+    "toml": "toml",
+    "markdown": "markdown",
+    "md": "markdown",
+}
+
+
+def language_of(path: str) -> str:
+    """The language of a file, as editors call it, by its name's ending; empty if not known."""
+    return _BY_EXTENSION.get(PurePosixPath(path).suffix[1:].lower(), "")
+
+
+def parse(source: bytes, language: str, old: Tree | None = None) -> Tree | None:
+    """The tree of UTF-8 `source`, on the base of an edited `old` one; None without a grammar."""
+    parser = _parser(_OTHER_NAMES.get(language, language))
+    if parser is None:
+        return None
+    return parser.parse(source, old) if old else parser.parse(source)
+
+
+@cache
+def grammar(language: str) -> Language | None:
+    """The grammar of a language as editors call it, loaded now if it has not been."""
+    if language in _OTHER_NAMES:
+        return grammar(_OTHER_NAMES[language])
+    if language not in _GRAMMARS:
+        return None
+    module, function = _GRAMMARS[language]
+    try:
+        return Language(getattr(importlib.import_module(module), function)())
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: another ABI
+        logger.warning("no grammar for %s, its files are plain text: %s", language, error)
+        return None
+
+
+@cache
+def _parser(language: str) -> Parser | None:
+    found = grammar(language)
+    return Parser(found) if found else None
