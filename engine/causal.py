@@ -6,6 +6,7 @@ Token ids in, token ids out; knows nothing of text or requests.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -47,45 +48,66 @@ def decode(
     control: Control,
     *,
     allowed: Callable[[Sequence[int]], Tensor | None] = lambda ids: None,
+    propose: Callable[[Sequence[int], int], Sequence[int]] = lambda ids, room: (),
+    timed: Callable[[int, float], None] = lambda rows, seconds: None,
 ) -> Filled:
     """Greedy continuation from `hidden` [1, n, D], the states of the cached prefix's last tokens.
 
     `stop_at` sees the ids so far after each token. `allowed` may give the ids the next token
-    must come from. The cache is extended by all tokens but the last.
+    must come from. `propose` may give a draft of what follows the ids so far, of at most so many
+    tokens: one forward verifies it, and only what is written without it too is kept. `timed` gets
+    rows and seconds of each forward. The cache is extended by all tokens but the last; `forwards`
+    counts the one that made `hidden`.
     """
     ids: list[int] = []
-    log_probability = 0.0
+    draft: Sequence[int] = ()
+    log_probability, forwards = 0.0, 1
+    stop: StopReason | None = None
+    beliefs, best = _predict(model, hidden[0, -1:])
     while True:
-        logits = model.logits(hidden[0, -1])
-        log_probabilities = logits.log_softmax(-1)
-        choices = allowed(ids)
-        if choices is None:
-            token = int(log_probabilities.argmax())
-        else:
-            token = int(choices[log_probabilities[choices].argmax()])
-        stop: StopReason | None
-        if token in model.config.eos_ids:
-            stop = StopReason.COMPLETE
-        else:
+        for row, drafted in enumerate([*draft, None]):
+            token = _choose(beliefs[row], best[row], allowed(ids))
+            if token in model.config.eos_ids:
+                stop = StopReason.COMPLETE
+                break
             ids.append(token)
-            log_probability += float(log_probabilities[token])
+            log_probability += float(beliefs[row, token])
             if control.on_draft:
                 control.on_draft(ids, len(ids))
             stop = stop_at(ids)
             if stop is None and len(ids) >= max_tokens:
                 stop = StopReason.LENGTH
-            if stop is None and control.expired:
-                stop = StopReason.DEADLINE
+            if stop is not None or token != drafted:
+                break
+        # Rows behind the last one used stand for draft tokens that were not written.
+        cache.truncate(cache.length - (len(draft) - row))
+        if stop is None and control.expired:
+            stop = StopReason.DEADLINE
         if stop is not None:
             break
         control.check()
-        hidden = model.encode([token], cache)
+        draft = propose(ids, max_tokens - len(ids) - 1)
+        started = time.perf_counter()
+        beliefs, best = _predict(model, model.encode([ids[-1], *draft], cache)[0])
+        timed(1 + len(draft), time.perf_counter() - started)
+        forwards += 1
     return Filled(
         ids=tuple(ids),
         stop=stop,
-        forwards=max(1, len(ids)),
+        forwards=forwards,
         log_probability=log_probability / max(1, len(ids)),
     )
+
+
+def _predict(model: Transformer, states: Tensor) -> tuple[Tensor, list[int]]:
+    """Log-probabilities [N, V] of the next token after each of `states` [N, D], and the best."""
+    beliefs = model.logits(states).log_softmax(-1)
+    return beliefs, beliefs.argmax(-1).tolist()
+
+
+def _choose(beliefs: Tensor, best: int, choices: Tensor | None) -> int:
+    """The likeliest of `choices`, or of all."""
+    return best if choices is None else int(choices[beliefs[choices].argmax()])
 
 
 @torch.inference_mode()

@@ -211,6 +211,8 @@ class EngineConfig:
     """How an engine process is set up.
 
     `threads` 0 leaves torch's own choice; `max_prompt_tokens` None lets the device decide.
+    `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
+    the denoiser as its first guess.
     """
 
     model: Path
@@ -222,6 +224,8 @@ class EngineConfig:
     cache_prefixes: int = 8
     cache_bytes: int = 1 << 30
     suffix_tokens: int = 48
+    drafts: bool = True
+    canvas_drafts: bool = False
     sampler: SamplerConfig | None = field(default=None)
 
     def __post_init__(self) -> None:

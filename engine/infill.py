@@ -51,12 +51,14 @@ class Canvas:
     """[lead | hole | clamped]: known ids, `hole` undecided positions, known ids.
 
     `lead` is the last token of the prefix where the model predicts one position earlier
-    (`CanvasConfig.shifted`): it is then on the canvas and not in the cache.
+    (`CanvasConfig.shifted`): it is then on the canvas and not in the cache. `guess` is what the
+    hole's first positions show before the first step, instead of noise.
     """
 
     hole: int
     clamped: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
+    guess: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,7 @@ def denoise(
     """
     assert model.config.canvas, "this model has no diffusion training"
     hole = sampler.initial_noise((1, canvas.hole), model.config, generator)
+    hole[:, : len(canvas.guess)] = _ids(canvas.guess, generator)
     before, after = (_ids(part, generator) for part in (canvas.lead, canvas.clamped))
     before_soft, after_soft = model.embed(before), model.embed(after)
     first = before.shape[1] - model.config.canvas.shifted

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import causal, checkpoint, endings, infill, prompt
+from engine import causal, checkpoint, drafts, endings, infill, prompt
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
+from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
 from engine.healing import Healer
 from engine.infill import Control, Filled
@@ -46,6 +47,7 @@ class Engine:
         self._dtype = model.embed_tokens.weight.dtype
         self._sampler = config.sampler or SamplerConfig()
         self._healer = Healer(tokenizer, model.config.vocab_size)
+        self._pace = Pace(several_rows=1.2 if self._device.type == "cuda" else 2.3)
         self._prefixes = PrefixStore(
             model.config,
             self._device,
@@ -157,6 +159,7 @@ class Engine:
         generator = torch.Generator(self._device).manual_seed(request.seed)
         control = replace(control, on_draft=self._drafts(on_draft, request, built))
         if canvas.clamped or canvas.lead:
+            canvas = replace(canvas, guess=self._guess(request, hole))
             filled = infill.infill(self._model, cache, canvas, self._sampler, generator, control)
         else:
             filled = infill.generate(self._model, cache, hole, self._sampler, generator, control)
@@ -189,6 +192,7 @@ class Engine:
         assert hidden is not None
         clock.mark("encode")
         healed = self._tokenizer.encode(built.healed)
+        drafter = self._drafter(request, built)
         filled = causal.decode(
             self._model,
             cache,
@@ -197,6 +201,8 @@ class Engine:
             lambda ids: self._stop(ids, request, built),
             replace(control, on_draft=self._drafts(on_draft, request, built)),
             allowed=lambda ids: self._allowed(ids, built),
+            propose=drafter.propose if self._config.drafts else lambda ids, room: (),
+            timed=self._pace.saw,
         )
         self._prefixes.trim()
         clock.mark("decode")
@@ -208,6 +214,25 @@ class Engine:
         hidden = causal.encode(self._model, cache, ids, self._config.prefill_chunk, control)
         self._prefixes.trim()
         return hidden
+
+    def _drafter(self, request: InfillRequest, built: Prompt) -> Drafter:
+        return Drafter(
+            request.prefix.removesuffix(built.healed),
+            built.healed,
+            _to_copy_from(request),
+            self._tokenizer,
+            lambda ids: self._stop(ids, request, built),
+            self._pace,
+        )
+
+    def _guess(self, request: InfillRequest, hole: int) -> tuple[int, ...]:
+        """What the hole shows the denoiser first, where a copy is likelier right than wrong."""
+        if not self._config.canvas_drafts:
+            return ()
+        copy = drafts.find(request.prefix, _to_copy_from(request))
+        if copy is None or copy.probability < 0.5:
+            return ()
+        return tuple(self._tokenizer.encode(self._cut(copy.text, request)[0])[:hole])
 
     def _allowed(self, ids: Sequence[int], built: Prompt) -> Tensor | None:
         written = self._tokenizer.decode(ids)
@@ -274,6 +299,11 @@ class _Clock:
     def timings(self) -> dict[str, float]:
         """All stages and their total."""
         return {**self._stages, "total": (time.monotonic() - self.started) * 1000}
+
+
+def _to_copy_from(request: InfillRequest) -> tuple[str, ...]:
+    """Texts beside the prefix, the nearest to the cursor first."""
+    return (request.suffix, *(chunk.text for chunk in reversed(request.context)))
 
 
 def load_model(

@@ -1,0 +1,151 @@
+"""Drafts: text copied from near the cursor as a first guess at what comes next.
+
+Where the end of the text before the cursor stands once more, what followed there may follow here
+(prompt lookup). `engine.causal` verifies a draft in one forward: it costs or saves time and never
+changes the text. Knows nothing of models or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.request import StopReason
+from engine.tokenizer import Tokenizer
+
+MOST_TOKENS = 15  # with the token before them, 16 rows
+_CHARS = 6 * MOST_TOKENS
+_LEAST_MATCH, _LONGEST_MATCH = 2, 200
+_STEP = 1.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What follows another occurrence of the text before the cursor, `matched` characters long."""
+
+    text: str
+    matched: int
+
+    @property
+    def probability(self) -> float:
+        """Roughly how likely each next token of the text is right if those before it are.
+
+        Fitted to what SmolLM2-135M writes in 85 holes of jinja2, fsspec and networkx: of 8 tokens
+        it agreed to 1.4 after a match of 4 to 7 characters, 3.5 after 16 to 31, 6.0 from 64 on.
+        """
+        return min(0.9, self.matched / (self.matched + 10))
+
+
+def find(before: str, elsewhere: Sequence[str]) -> Copy | None:
+    """What follows the longest other occurrence of the end of `before`.
+
+    Looked for in `before` itself, the nearest first, then in the texts `elsewhere`, where only a
+    longer one counts.
+    """
+    found, wanted = None, _LEAST_MATCH
+    for text in (before, *elsewhere):
+        end = len(text) - (text is before)
+        while wanted <= min(len(before), _LONGEST_MATCH):
+            at = text.rfind(before[-wanted:], 0, end)
+            if at < 0:
+                break
+            end = at + wanted
+            matched = _shared_end(before, text, end)
+            found = Copy(text=text[end : end + _CHARS], matched=matched)
+            # Any other that ends here is a part of this one: go on to the left of it.
+            wanted, end = matched + 1, end - 1
+    return found if found and found.text else None
+
+
+def worthwhile(probability: float, most: int, cost: Callable[[int], float]) -> int:
+    """How many draft tokens to verify at once, 0 to `most`, for the most text in a given time.
+
+    `cost` is that of a forward of so many rows, in forwards of one. Each token is right with
+    `probability` if those before it are; the forward gives one token more than are right.
+    """
+    best, gain, written = 0, 1.0, 1.0
+    for count in range(1, most + 1):
+        written += probability**count
+        if written / cost(count + 1) > gain:
+            best, gain = count, written / cost(count + 1)
+    return best
+
+
+class Pace:
+    """What a forward of several rows costs here, in forwards of one: learnt while decoding.
+
+    Each measurement moves its figure one step of 5 % up or down, so that figures follow the median
+    and a stall does no harm.
+    """
+
+    def __init__(self, several_rows: float) -> None:
+        self._one: float | None = None  # seconds
+        # By the bits of rows - 1: 2, 3 to 4, 5 to 8, 9 to 16 rows.
+        self._several = dict.fromkeys(range(1, MOST_TOKENS.bit_length() + 1), several_rows)
+
+    def saw(self, rows: int, seconds: float) -> None:
+        """Learns from one forward."""
+        if rows == 1:
+            self._one = seconds if self._one is None else _towards(self._one, seconds)
+        elif self._one:
+            size = (rows - 1).bit_length()
+            self._several[size] = _towards(self._several[size], seconds / self._one)
+
+    def cost(self, rows: int) -> float:
+        """Time of a forward of `rows`, 1 to 16, over that of one row."""
+        return 1.0 if rows == 1 else self._several[(rows - 1).bit_length()]
+
+
+class Drafter:
+    """Proposes drafts for one answer, left to right.
+
+    `before` is the text the model was given, `healed` what it has to write first, `elsewhere` the
+    other texts to copy from, the most useful first. `stop_at` says where the answer will end.
+    """
+
+    def __init__(
+        self,
+        before: str,
+        healed: str,
+        elsewhere: Sequence[str],
+        tokenizer: Tokenizer,
+        stop_at: Callable[[Sequence[int]], StopReason | None],
+        pace: Pace,
+    ) -> None:
+        self._before = before
+        self._healed = healed
+        self._elsewhere = elsewhere
+        self._tokenizer = tokenizer
+        self._stop_at = stop_at
+        self._pace = pace
+
+    def propose(self, ids: Sequence[int], room: int) -> list[int]:
+        """The next ids after those written so far that are worth verifying, at most `room`."""
+        written = self._tokenizer.decode(ids)
+        required = self._healed[len(written) :]
+        copy = find(self._before + written + required, self._elsewhere)
+        if copy is None:
+            return []
+        draft = self._tokenizer.encode(required + copy.text)[: min(room, MOST_TOKENS)]
+        draft = draft[: self._useful(ids, draft)]
+        return draft[: worthwhile(copy.probability, len(draft), self._pace.cost)]
+
+    def _useful(self, ids: Sequence[int], draft: Sequence[int]) -> int:
+        """How many of `draft` are worth a row: of the token that ends the answer nothing follows."""
+        for count in range(len(draft)):
+            if self._stop_at([*ids, *draft[: count + 1]]):
+                return count
+        return len(draft)
+
+
+def _shared_end(before: str, text: str, end: int) -> int:
+    """How many characters the ends of `before` and of `text[:end]` share."""
+    most = min(len(before), end, _LONGEST_MATCH)
+    length = 0
+    while length < most and before[-1 - length] == text[end - 1 - length]:
+        length += 1
+    return length
+
+
+def _towards(old: float, new: float) -> float:
+    return old * _STEP if new > old else old / _STEP
