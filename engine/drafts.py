@@ -44,7 +44,7 @@ def find(before: str, elsewhere: Sequence[str]) -> Copy | None:
     """
     found, wanted = None, _LEAST_MATCH
     for text in (before, *elsewhere):
-        end = len(text) - (text is before)
+        end = len(text) - 1  # something has to follow
         while wanted <= min(len(before), _LONGEST_MATCH):
             at = text.rfind(before[-wanted:], 0, end)
             if at < 0:
@@ -54,7 +54,7 @@ def find(before: str, elsewhere: Sequence[str]) -> Copy | None:
             found = Copy(text=text[end : end + _CHARS], matched=matched)
             # Any other that ends here is a part of this one: go on to the left of it.
             wanted, end = matched + 1, end - 1
-    return found if found and found.text else None
+    return found
 
 
 def worthwhile(probability: float, most: int, cost: Callable[[int], float]) -> int:

@@ -1,13 +1,16 @@
 """Left-to-right decoding and scoring against transformers' Llama on the same weights."""
 
+import random
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from engine import causal
 from engine.errors import Cancelled
-from engine.infill import Control
+from engine.infill import Control, Filled
+from engine.model import Transformer
 from engine.request import StopReason
 from tests.engine import tiny
 from tests.engine.test_model import fresh_cache, random_ids
@@ -16,6 +19,11 @@ from tests.engine.test_model import fresh_cache, random_ids
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory) -> tiny.Pair:
     return tiny.llama(tmp_path_factory.mktemp("llama"), seed=4)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> tiny.Pair:
+    return tiny.diffusion_gemma(tmp_path_factory.mktemp("gemma"), seed=5)
 
 
 def start(pair: tiny.Pair, ids: list[int]):
@@ -112,13 +120,131 @@ def test_scores_are_the_references_log_probabilities_and_leave_the_cache_alone(l
     assert cache.ids == ids
 
 
-def test_a_diffusion_model_decodes_causally_too(tmp_path):
-    pair = tiny.diffusion_gemma(tmp_path, seed=5)
+def test_a_diffusion_model_decodes_causally_too(gemma):
     ids = random_ids(13, seed=6)
     with torch.no_grad():
-        states = pair.reference.model.encoder(input_ids=torch.tensor([ids])).last_hidden_state
-        logits = torch.tanh(pair.reference.lm_head(states[0, -1]) / 30) * 30
-    cache, hidden = start(pair, ids)
-    filled = causal.decode(pair.ours, cache, hidden, 1, lambda ids: None, Control())
+        states = gemma.reference.model.encoder(input_ids=torch.tensor([ids])).last_hidden_state
+        logits = torch.tanh(gemma.reference.lm_head(states[0, -1]) / 30) * 30
+    cache, hidden = start(gemma, ids)
+    filled = causal.decode(gemma.ours, cache, hidden, 1, lambda ids: None, Control())
     assert filled.ids == (int(logits.argmax()),)
     assert filled.log_probability == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-4)
+
+
+class Guesser:
+    """Drafts of what `truth` says comes next, each token wrong with probability `wrong`."""
+
+    def __init__(self, truth: list[int], wrong: float, seed: int):
+        self.truth = truth
+        self.wrong = wrong
+        self.random = random.Random(seed)
+        self.rows: list[int] = []
+
+    def propose(self, ids, room: int) -> list[int]:
+        rest = self.truth[len(ids) :][: self.random.randint(0, min(room, 9))]
+        return [
+            self.random.randrange(tiny.VOCAB) if self.random.random() < self.wrong else token
+            for token in rest
+        ]
+
+    def timed(self, rows: int, seconds: float) -> None:
+        assert seconds > 0
+        self.rows.append(rows)
+
+
+def decode_both_ways(
+    pair: tiny.Pair, model: Transformer, wrong: float, seed: int, **rules
+) -> tuple[Filled, Filled, Guesser]:
+    """Without drafts, then with; asserts that nothing but the number of forwards differs."""
+    prompt, truth = random_ids(13, seed=seed), greedy_ids(pair.ours, random_ids(13, seed=seed), 30)
+    stop_at = rules.pop("stop_at", lambda ids: None)
+    guesser = Guesser(truth, wrong, seed)
+    runs = []
+    for drafted in ({}, {"propose": guesser.propose, "timed": guesser.timed}):
+        cache = fresh_cache(model)
+        hidden = causal.encode(model, cache, prompt, 64, Control())
+        shown: list[list[int]] = []
+        control = Control(on_draft=lambda ids, n, shown=shown: shown.append(list(ids)))
+        filled = causal.decode(model, cache, hidden, 24, stop_at, control, **rules, **drafted)
+        with torch.inference_mode():
+            after = model.logits(model.encode([7], cache)[0, -1])
+        runs.append((filled, cache.ids, shown, after))
+    (plain, *seen), (drafted, *seen_too) = runs
+    assert (drafted.ids, drafted.stop) == (plain.ids, plain.stop)
+    assert drafted.log_probability == pytest.approx(plain.log_probability, abs=1e-4)
+    assert seen_too[:2] == seen[:2], "the cache's tokens, and every state of the text"
+    torch.testing.assert_close(seen_too[2], seen[2], rtol=1e-3, atol=1e-3)
+    assert drafted.forwards == 1 + len(guesser.rows) <= plain.forwards
+    return plain, drafted, guesser
+
+
+def greedy_ids(model: Transformer, prompt: list[int], count: int) -> list[int]:
+    free = Transformer(replace(model.config, eos_ids=()))
+    free.load_state_dict(model.state_dict())
+    cache = fresh_cache(free)
+    hidden = causal.encode(free, cache, prompt, 64, Control())
+    return list(causal.decode(free, cache, hidden, count, lambda ids: None, Control()).ids)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+def test_drafts_change_nothing_but_the_number_of_forwards(family, request):
+    pair = request.getfixturevalue(family)
+    some = torch.arange(0, tiny.VOCAB, 3)
+    for seed, wrong in enumerate((0.0, 0.2, 1.0) if family == "llama" else (0.2,)):
+        plain, drafted, guesser = decode_both_ways(pair, pair.ours, wrong, seed)
+        assert wrong > 0.2 or drafted.forwards < plain.forwards
+        assert max(guesser.rows) > 1, "wrong drafts have to be seen to be refused"
+        decode_both_ways(
+            pair, pair.ours, wrong, seed, allowed=lambda ids: some if len(ids) % 3 == 0 else None
+        )
+
+
+@pytest.mark.parametrize("end", [0, 5, 11])
+def test_drafts_do_not_move_the_end(llama, end):
+    for seed in range(2):
+        truth = greedy_ids(llama.ours, random_ids(13, seed=seed), 24)
+        stopped, *_ = decode_both_ways(
+            llama,
+            llama.ours,
+            0.1,
+            seed,
+            stop_at=lambda ids: StopReason.SUFFIX if len(ids) > end else None,
+        )
+        assert len(stopped.ids) == end + 1
+        model = Transformer(replace(llama.config, eos_ids=(truth[end],)))
+        model.load_state_dict(llama.ours.state_dict())
+        ended, *_ = decode_both_ways(llama, model, 0.1, seed)
+        assert (ended.ids, ended.stop) == (
+            tuple(truth[: truth.index(truth[end])]),
+            StopReason.COMPLETE,
+        )
+
+
+def test_a_cancel_or_a_deadline_amid_drafts_leaves_a_cache_that_can_be_used(llama):
+    ids = random_ids(13, seed=1)
+    guesser = Guesser(greedy_ids(llama.ours, ids, 30), 0.0, seed=1)
+    guesser.random.randint = lambda low, high: min(high, 4)
+    for rules, written in (
+        ({"cancelled": lambda: len(guesser.rows) == 2}, None),
+        ({"deadline": time.monotonic() - 1}, 1),
+    ):
+        guesser.rows.clear()
+        cache, hidden = start(llama, ids)
+        try:
+            filled = causal.decode(
+                llama.ours,
+                cache,
+                hidden,
+                24,
+                lambda ids: None,
+                Control(**rules),
+                propose=guesser.propose,
+                timed=guesser.timed,
+            )
+            assert (len(filled.ids), filled.stop) == (written, StopReason.DEADLINE)
+        except Cancelled:
+            assert written is None
+            assert guesser.rows == [5, 5]
+        kept = len(cache.ids) - len(ids)
+        assert cache.ids == ids + guesser.truth[:kept]
+        assert kept == (10 if written is None else 0)
