@@ -61,6 +61,25 @@ def test_undecided_positions_show_the_mask_and_the_answer_never_has_it(monkeypat
 
 
 @pytest.mark.parametrize("shifted", [False, True])
+def test_a_guess_is_shown_first_and_decides_nothing(monkeypatch, shifted):
+    shown = []
+
+    def canvas(self, ids, cache, soft):
+        shown.append(ids[0].tolist())
+        return torch.zeros(1, ids.shape[1], 8)
+
+    def logits(self, hidden):
+        return 50.0 * torch.eye(100)[[30, 31, 32, 33]][None]
+
+    monkeypatch.setattr(Transformer, "canvas", canvas)
+    monkeypatch.setattr(Transformer, "logits", logits)
+    filled = fill(make_model(shifted=shifted), Canvas(hole=4, lead=(13,), guess=(30, 41)))
+    assert shown[0] == [13, 30, 41, MASK, MASK]
+    assert shown[1] == [13, 30, 31, 32, 33]
+    assert filled.ids == (30, 31, 32, 33)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
 def test_shifted_logits_are_read_one_position_earlier(monkeypatch, shifted):
     model = make_model(shifted=shifted)
     rows = []

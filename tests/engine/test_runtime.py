@@ -1,12 +1,16 @@
 """The Engine end to end on tiny models: both modes, reuse, deadlines, cancel, bad requests."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from engine import infill
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
 from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine, choose_dtype
+from engine.tokenizer import Tokenizer
 from tests.engine import tiny
 
 SAMPLER = SamplerConfig(max_steps=4)
@@ -90,6 +94,51 @@ def test_answers_do_not_depend_on_what_was_asked_before(llama, gemma):
         engine.infill(InfillRequest(prefix="value = other(1)\n", max_tokens=6), cancelled=never)
         engine.infill(InfillRequest(prefix="value = comp", max_tokens=6), cancelled=never)
         assert engine.infill(request, cancelled=never).text == first.text
+
+
+def test_drafts_save_forwards_and_change_no_answer(tmp_path):
+    tiny.llama(tmp_path, seed=4, bos_token_id=2)
+    tokenizer = Tokenizer.from_directory(tmp_path)
+    model = tiny.load_ours(tmp_path)
+    texts = [tokenizer.decode([i]) for i in range(tiny.VOCAB)]
+    odd = [i for i, text in enumerate(texts) if not (text and text.isascii())]
+    model.embed_tokens.weight[odd] = 0  # a logit of 0 is never the highest
+    config = EngineConfig(model=tmp_path, device="cpu")
+    plain = Engine("plain", replace(config, drafts=False), model, tokenizer)
+    drafting = Engine("drafting", config, model, tokenizer)
+    saved = 0
+    for prefix in ("a = ", "def f():\n  ret", "return ret\n    re", ""):
+        text = plain.infill(InfillRequest(prefix=prefix, max_tokens=40), cancelled=never).text
+        for suffix in ("", f"\n\n{prefix}{text}"):
+            request = InfillRequest(prefix=prefix, suffix=suffix, max_tokens=60)
+            expected = plain.infill(request, cancelled=never)
+            result = drafting.infill(request, cancelled=never)
+            assert (result.text, result.stop) == (expected.text, expected.stop)
+            assert result.tokens == expected.tokens
+            assert result.confidence == pytest.approx(expected.confidence, abs=1e-5)
+            assert expected.forwards >= result.forwards
+            saved += expected.forwards - result.forwards
+    assert saved > 60
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_canvas_shows_what_was_copied_only_where_that_is_asked_for(
+    tmp_path, monkeypatch, wanted
+):
+    tiny.diffusion_gemma(tmp_path, seed=4)
+    config = EngineConfig(model=tmp_path, device="cpu", sampler=SAMPLER, canvas_drafts=wanted)
+    engine = Engine.load(config)
+    guessed = []
+    denoise = infill.denoise
+    monkeypatch.setattr(
+        infill, "denoise", lambda *args: guessed.append(args[2].guess) or denoise(*args)
+    )
+    suffix = "\nfirst(alpha, beta)\nsecond()\n"
+    for prefix in ("first(alpha, b", "zzz"):
+        request = InfillRequest(prefix=prefix, suffix=suffix, hole_tokens=8)
+        engine.infill(replace(request, single_line=True), cancelled=never)
+    copied = Tokenizer.from_directory(tmp_path).encode("eta)")
+    assert guessed == [tuple(copied) if wanted else (), ()]
 
 
 def test_another_seed_gives_another_canvas(gemma):
