@@ -55,11 +55,11 @@ class PrefixCache:
 
         The prefix is given from position `first` on, or from where the next token sees it.
         `keys` and `values` [B, KV, N, D] belong to the N positions after the prefix. With one
-        row they are written in place behind it; several rows get copies of the prefix.
+        row they are written in place behind it; several rows, and training, get copies of it.
         """
         first = self.first_visible(layer) if first is None else first
         end = self.length + keys.shape[2]
-        if keys.shape[0] > 1:
+        if keys.shape[0] > 1 or keys.requires_grad:
             shape = (keys.shape[0], -1, -1, -1)
             prefix_k = self._keys[layer][None, :, first : self.length].expand(shape)
             prefix_v = self._values[layer][None, :, first : self.length].expand(shape)

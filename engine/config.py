@@ -69,7 +69,8 @@ class CanvasConfig:
 
     An undecided position shows a random id (`noise` "uniform") or `mask_id` ("mask"). `empty_id`
     stands for the slots of a hole that its text does not fill. `shifted`: what belongs at a
-    position is predicted one position earlier, as a causal model does.
+    position is predicted one position earlier, as a causal model does. `adapter_rank` is that of
+    the low-rank weights which work on canvases only; 0 for none.
     """
 
     length: int
@@ -78,9 +79,12 @@ class CanvasConfig:
     empty_id: int | None = None
     shifted: bool = False
     self_conditioning: bool = True
+    adapter_rank: int = 0
 
     def __post_init__(self) -> None:
         _require_positive(self, "length")
+        if self.adapter_rank < 0:
+            raise ConfigError(f"canvas adapter_rank must be at least 0, got {self.adapter_rank}")
         if self.noise not in ("uniform", "mask"):
             raise ConfigError(f"canvas noise must be 'uniform' or 'mask', got {self.noise!r}")
         if (self.noise == "mask") != (self.mask_id is not None):

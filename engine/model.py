@@ -61,13 +61,22 @@ class Transformer(nn.Module):
         return self._run(embedded, cache, causal=False)
 
     def branches(
-        self, ids: Sequence[Sequence[int]], starts: Sequence[int], cache: PrefixCache
+        self,
+        ids: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        cache: PrefixCache,
+        *,
+        canvas: bool = False,
+        closed: bool = False,
     ) -> list[Tensor]:
-        """Causal pass over several continuations of the cached prefix in one forward.
+        """Several continuations of the cached prefix, or with `canvas` canvases, in one forward.
 
         Continuation k stands behind the first `starts[k]` cached tokens and sees those and
-        itself. Returns the final hidden states [len(ids[k]), D] of each; leaves the cache alone.
+        itself: up to each row, or whole on a canvas that is not `closed` (as training begins).
+        Returns the final hidden states [len(ids[k]), D] of each; leaves the cache alone.
         """
+        own = self.config.canvas
+        assert not canvas or (own and not own.self_conditioning), "such canvases go one by one"
         device = self.embed_tokens.weight.device
         counts = [len(branch) for branch in ids]
         assert all(0 <= start <= cache.length for start in starts), (starts, cache.length)
@@ -77,7 +86,14 @@ class Transformer(nn.Module):
         begins = torch.tensor(starts, device=device)[branch]
         offset = torch.cat([torch.arange(count, device=device) for count in counts])
         x = self.embed(tokens[None])
-        step = _Pass(begins + offset, x.dtype, cache=cache, causal=True, branch=(branch, begins))
+        causal = closed or not canvas
+        step = _Pass(
+            begins + offset,
+            x.dtype,
+            cache=cache,
+            causal=not canvas,
+            branch=(branch, begins, causal),
+        )
         return list(torch.split(self._layers(x, step)[0], counts))
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -154,7 +170,7 @@ class Layer(nn.Module):
         if self.config.post_norms:
             attended = self.post_attention_layernorm(attended)
         x = x + attended
-        forwarded = self.mlp(self.pre_feedforward_layernorm(x))
+        forwarded = self.mlp(self.pre_feedforward_layernorm(x), step.on_canvas)
         if self.config.experts:
             routed = self._experts(x)
             forwarded = self.post_feedforward_layernorm_1(forwarded) + routed
@@ -184,11 +200,12 @@ class Attention(nn.Module):
         self.eps = config.norm_eps
         self.qkv_norms = config.qkv_norms
         width, kv_width = (n * attention.head_dim for n in (attention.heads, attention.kv_heads))
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
+        rank = config.canvas.adapter_rank if config.canvas else 0
+        self.q_proj = Projection(config.hidden_size, width, rank)
+        self.k_proj = Projection(config.hidden_size, kv_width, rank)
         if not attention.value_is_key:
-            self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+            self.v_proj = Projection(config.hidden_size, kv_width, rank)
+        self.o_proj = Projection(width, config.hidden_size, rank)
         if config.qkv_norms:
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
@@ -196,16 +213,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         heads = (*x.shape[:2], -1, self.shape.head_dim)
-        q = self.q_proj(x).view(heads)
-        k = self.k_proj(x).view(heads)
-        v = k if self.shape.value_is_key else self.v_proj(x).view(heads)
+        q = self.q_proj(x, step.on_canvas).view(heads)
+        k = self.k_proj(x, step.on_canvas).view(heads)
+        v = k if self.shape.value_is_key else self.v_proj(x, step.on_canvas).view(heads)
         if self.qkv_norms:
             q, k, v = self.q_norm(q), self.k_norm(k), kernels.rms_norm(v, None, self.eps)
         cos, sin = step.rotary(self.shape)
         q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
         keys, values = step.view_with(index, k.transpose(1, 2), v.transpose(1, 2))
         out = kernels.attention(q, keys, values, self.scale, step.mask(index, self.shape.window))
-        projected: Tensor = self.o_proj(out.flatten(2))
+        projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
         return projected
 
 
@@ -215,15 +232,37 @@ class GatedMLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        rank = config.canvas.adapter_rank if config.canvas else 0
+        self.gate_proj = Projection(config.hidden_size, config.intermediate_size, rank)
+        self.up_proj = Projection(config.hidden_size, config.intermediate_size, rank)
+        self.down_proj = Projection(config.intermediate_size, config.hidden_size, rank)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, on_canvas: bool) -> Tensor:
         """x [..., D] -> [..., D]."""
-        out: Tensor = self.down_proj(
-            kernels.gated(self.gate_proj(x), self.up_proj(x), self.activation)
-        )
+        gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
+        out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), on_canvas)
+        return out
+
+
+class Projection(nn.Linear):
+    """A linear layer without bias; on a canvas plus a low-rank adapter, where the model has them.
+
+    With adapters the encoder stays the causal model they were trained on, to the last bit.
+    Source: LoRA (arXiv:2106.09685), its scale folded into `adapter_up`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        if rank:
+            self.adapter_down = nn.Parameter(torch.empty(rank, inputs))
+            self.adapter_up = nn.Parameter(torch.zeros(outputs, rank))
+        self.rank = rank
+
+    def forward(self, x: Tensor, on_canvas: bool) -> Tensor:  # type: ignore[override]
+        """x [..., inputs] -> [..., outputs]."""
+        out = F.linear(x, self.weight)
+        if self.rank and on_canvas:
+            out = out + F.linear(F.linear(x, self.adapter_down), self.adapter_up)
         return out
 
 
@@ -272,7 +311,7 @@ class SelfConditioning(GatedMLP):
 
     def forward(self, embedded: Tensor, soft: Tensor) -> Tensor:  # type: ignore[override]
         """embedded, soft [B, C, D] -> [B, C, D]."""
-        signal = super().forward(self.pre_norm(soft))
+        signal = super().forward(self.pre_norm(soft), on_canvas=True)
         return kernels.rms_norm(embedded + signal, None, self.pre_norm.eps)
 
 
@@ -292,8 +331,9 @@ class Norm(nn.Module):
 class _Pass:
     """What all layers of one forward share: positions, rotary tables, cache and masks.
 
-    Without a `cache` the rows see each other under `given`, the caller's own mask. `branch` [N]
-    and [N] says which continuation each row is part of, and how much of the prefix that one sees.
+    Without a `cache` the rows see each other under `given`, the caller's own mask. `branch` says
+    of each row [N] which continuation it is part of and how much of the prefix [N] that one sees,
+    and whether it sees only what stands before it there. A pass that is not `causal` is a canvas'.
     """
 
     def __init__(
@@ -304,9 +344,10 @@ class _Pass:
         cache: PrefixCache | None = None,
         given: Tensor | None = None,
         causal: bool = False,
-        branch: tuple[Tensor, Tensor] | None = None,
+        branch: tuple[Tensor, Tensor, bool] | None = None,
     ) -> None:
         self.causal = causal
+        self.on_canvas = not causal and given is None
         self._branch = branch
         self._positions = positions
         self._dtype = dtype
@@ -352,10 +393,12 @@ class _Pass:
         """[N, prefix + N]: each row sees its share of the prefix and its own branch so far."""
         assert self._branch is not None and self._cache is not None
         if window not in self._masks:
-            branch, begins = self._branch
+            branch, begins, causal = self._branch
             prefix = torch.arange(self._cache.length, device=branch.device)
             distance = self._positions[:, None] - torch.cat((prefix, self._positions))
-            own = (branch[:, None] == branch) & (distance[:, len(prefix) :] >= 0)
+            own = branch[:, None] == branch
+            if causal:
+                own = own & (distance[:, len(prefix) :] >= 0)
             allowed = torch.cat((prefix < begins[:, None], own), 1)
             self._masks[window] = allowed if window is None else allowed & (distance < window)
         return self._masks[window]

@@ -35,8 +35,10 @@ class Recipe:
     empty_middle: float = 0.10  # the rest of 1 is random spans
     no_suffix: float = 0.15
     all_noised: float = 0.28
+    left_to_right: float = 0.25  # noise from some slot on; the rest of 1: anywhere
     random_noise: float = 0.15  # of noised slots, the others show the mask
     empty_weight: float = 0.1  # of EMPTY slots behind the first
+    clean_weight: float = 0.2  # of slots that were not noised
     suffix_weight: float = 0.05
     causal_weight: float = 1.0
 
@@ -180,6 +182,7 @@ def _place(
     made.sees[rows] = start - 1
     # Row i predicts what belongs at row i + 1: first the hole's slots, then the suffix.
     weights = np.where(np.arange(size) > end - start, recipe.empty_weight, 1.0)
+    weights[~noised] *= recipe.clean_weight
     share = 1.0 / recipe.canvases
     made.targets[at : at + size] = hole
     made.weights[at : at + size] = share * weights / weights.sum()
@@ -200,8 +203,14 @@ def _noise(
 ) -> tuple[Ids, NDArray[np.bool_]]:
     """The hole as it is shown, and which slots are noised: EMPTY ones always."""
     assert canvas.mask_id is not None, "checked by example()"
-    level = 1.0 if rng.random() < recipe.all_noised else rng.random()
-    noised = (rng.random(len(hole)) < level) | (hole == canvas.empty_id)
+    kind = rng.random()
+    empty = hole == canvas.empty_id
+    if kind < recipe.left_to_right:
+        noised = np.arange(len(hole)) >= rng.integers(0, len(hole) - empty.sum() + 1)
+    else:
+        level = 1.0 if kind < recipe.left_to_right + recipe.all_noised else rng.random()
+        noised = rng.random(len(hole)) < level
+    noised |= empty
     noise = rng.integers(0, vocab_size, len(hole))
     noise[rng.random(len(hole)) >= recipe.random_noise] = canvas.mask_id
     return np.where(noised, noise, hole), noised

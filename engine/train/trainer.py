@@ -1,8 +1,10 @@
 """`python -m engine.train.trainer`: turns a causal model into one that denoises a canvas.
 
-Examples come from `objective`, text from the shards of `corpus`. Every batch follows from the seed
-and the number of its step, so a resumed run is the unbroken one. Knows nothing of how canvases are
-cut or the corpus is built.
+Examples come from `objective`, text from the shards of `corpus`. All weights are trained, in one
+masked pass over window and canvases; or only low-rank adapters that work on canvases (`--lora`, for
+a CPU): then the window is encoded once, without gradient, by the unchanged causal model. Every batch
+follows from the seed and the number of its step, so a resumed run is the unbroken one. Knows nothing
+of how canvases are cut or the corpus is built.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.cache import PrefixCache
 from engine.config import CanvasConfig, ModelConfig, read_json
 from engine.errors import EngineError
 from engine.model import Transformer
@@ -36,6 +39,15 @@ from engine.train.shards import iterate
 # Special tokens that code never contains: their rows of the embedding learn their new meaning.
 MASK, EMPTY, DOCUMENT = "<jupyter_script>", "<empty_output>", "<|endoftext|>"
 STATE = "state"
+# What two CPU cores can learn from in an hour: shorter windows, many and short canvases of each.
+ADAPTER_RECIPE = Recipe(
+    window=512,
+    canvases=14,
+    buckets=(8, 16, 32),
+    all_noised=0.2,
+    left_to_right=0.5,
+    clean_weight=0.1,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +63,7 @@ class Options:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
+    opening: float = 0.1  # share of the steps over which canvases go from causal to open
     seed: int = 0
     save_every: int = 500
     recipe: Recipe = field(default_factory=Recipe)
@@ -62,12 +75,15 @@ class Trainer:
     def __init__(self, model: Transformer, newline: NDArray[np.bool_], options: Options) -> None:
         self.step = 0
         self.options = options
-        self.model = model.requires_grad_(True).train()
+        self.model = model.train()
+        self._adapters = _canvas(model.config).adapter_rank > 0
+        for name, value in model.named_parameters():
+            value.requires_grad_("adapter_" in name or not self._adapters)
         self._newline = newline
         self._device = model.embed_tokens.weight.device
         self.average = {name: value.detach().clone() for name, value in self._weights()}
         self._optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [value for _, value in self._weights()],
             lr=options.rate,
             weight_decay=options.weight_decay,
             betas=(0.9, 0.95),
@@ -86,7 +102,7 @@ class Trainer:
             if time.monotonic() - begun >= 60 * self.options.minutes:
                 break
             figures = self.advance([next(stream) for _ in range(self.options.batch)])
-            log({"step": self.step, **figures, "seconds": time.monotonic() - begun})
+            log({"step": self.step, **figures, "seconds": round(time.monotonic() - begun, 2)})
             if self.step % self.options.save_every == 0:
                 self.save()
         self.save()
@@ -111,7 +127,7 @@ class Trainer:
         loss, figures = self._loss(examples)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        norm = torch.nn.utils.clip_grad_norm_([value for _, value in self._weights()], options.clip)
         self._optimizer.step()
         self.step += 1
         self._update_average()
@@ -153,17 +169,22 @@ class Trainer:
         return True
 
     def export(self, directory: Path, base: Path) -> None:
-        """Writes the averaged weights as a model directory of this engine, in bfloat16."""
+        """Writes the averaged weights as a model directory of this engine.
+
+        In bfloat16; with adapters in float16, as the frozen weights they stand beside were read.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copy(base / "tokenizer.json", directory)
         shutil.copy(base / "generation_config.json", directory)
         canvas = asdict(_canvas(self.model.config))
         del canvas["self_conditioning"]
-        config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": "bfloat16"}
+        dtype = torch.float16 if self._adapters else torch.bfloat16
+        name = str(dtype).removeprefix("torch.")
+        config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": name}
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         stored = {
-            _stored_name(name): value.to(torch.bfloat16).contiguous().cpu()
-            for name, value in self.average.items()
+            _stored_name(name): self.average.get(name, value).detach().to(dtype).contiguous().cpu()
+            for name, value in self.model.named_parameters()
         }
         save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
 
@@ -172,11 +193,15 @@ class Trainer:
             return torch.from_numpy(np.stack([getattr(e, name) for e in examples])).to(self._device)
 
         segment, targets, weights = stacked("segment"), stacked("targets"), stacked("weights")
-        mask = block_mask(segment, stacked("sees"))
+        rows = targets != NO_TARGET
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            hidden = self.model(stacked("tokens"), stacked("positions"), mask)
-            rows = targets != NO_TARGET
-            logits = self.model.logits(hidden[rows])
+            if self._adapters:
+                rows &= segment > 0
+                hidden = torch.cat([self._canvas_states(e) for e in examples])
+            else:
+                mask = block_mask(segment, stacked("sees"), closed=self._closed())
+                hidden = self.model(stacked("tokens"), stacked("positions"), mask)[rows]
+            logits = self.model.logits(hidden)
         losses = F.cross_entropy(logits, targets[rows], reduction="none")
         loss = (losses * weights[rows]).sum() / len(examples)
         with torch.no_grad():
@@ -184,11 +209,34 @@ class Trainer:
             right = logits.argmax(-1) == targets[rows]
             noised, window = stacked("noised")[rows], segment[rows] == 0
             text = noised & (targets[rows] != _canvas(self.model.config).empty_id)
-        return loss, {
-            "causal_loss": float(losses[window].mean()),
+        figures = {
             "noised_right": float(right[text].float().mean()),
             "empty_right": float(right[noised & ~text].float().mean()),
         }
+        if not self._adapters:  # they leave it as it is
+            figures["causal_loss"] = float(losses[window].mean())
+        return loss, figures
+
+    def _canvas_states(self, made: objective.Example) -> Tensor:
+        """Final hidden states of an example's canvas rows that have a target, window encoded first."""
+        cache = PrefixCache(self.model.config, self._device, torch.float32)
+        with torch.no_grad():
+            self.model.encode(made.tokens[made.segment == 0].tolist(), cache)
+        canvases = [made.segment == k for k in range(1, made.segment.max() + 1)]
+        hidden = self.model.branches(
+            [made.tokens[rows].tolist() for rows in canvases],
+            [int(made.sees[rows][0]) for rows in canvases],
+            cache,
+            canvas=True,
+            closed=self._closed(),
+        )
+        wanted = torch.from_numpy(made.targets[made.segment > 0] != NO_TARGET)
+        return torch.cat(hidden)[wanted.to(self._device)]
+
+    def _closed(self) -> bool:
+        """Whether this step's canvases are causal still: ever more rarely over the opening."""
+        opened = self.step / max(1.0, self.options.opening * self.options.steps)
+        return bool(np.random.default_rng([self.options.seed, self.step]).random() >= opened)
 
     def _schedule(self) -> float:
         """Linear warm-up, then a linear decay to a tenth."""
@@ -203,7 +251,7 @@ class Trainer:
             self.average[name].lerp_(value, 1 - decay)
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        return self.model.named_parameters()
+        return ((n, value) for n, value in self.model.named_parameters() if value.requires_grad)
 
     def _identity(self) -> dict[str, object]:
         """What must not change within a run, as JSON gives it back."""
@@ -237,21 +285,30 @@ class Trainer:
                 self._optimizer.state[value] = moments
 
 
-def block_mask(segment: Tensor, sees: Tensor) -> Tensor:
-    """`objective.block_mask` for a batch on the device: [B, T] each -> [B, T, T]."""
+def block_mask(segment: Tensor, sees: Tensor, *, closed: bool = False) -> Tensor:
+    """`objective.block_mask` for a batch on the device: [B, T] each -> [B, T, T].
+
+    On a `closed` canvas a row sees what stands before it only.
+    """
     place = torch.arange(segment.shape[1], device=segment.device)
     query, key = segment[:, :, None], segment[:, None, :]
     earlier = place[None, :] <= place[:, None]
     causal = (query == 0) & (key == 0) & earlier
     prefix = (query > 0) & (key == 0) & (place[None, None, :] < sees[:, :, None])
     padding = (query < 0) & (place[None, :] == place[:, None])
-    return causal | prefix | ((query > 0) & (query == key)) | padding
+    same = (query > 0) & (query == key)
+    return causal | prefix | (same & earlier if closed else same) | padding
 
 
-def adapt(base: Path, canvas_length: int, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """The causal model in `base` with a canvas: same weights, two special tokens put to use."""
+def adapt(
+    base: Path, canvas_length: int, device: torch.device, *, rank: int = 0, seed: int = 0
+) -> tuple[Transformer, Tokenizer]:
+    """The causal model in `base` with a canvas: same weights, two special tokens put to use.
+
+    With a `rank` it gets adapters for canvases; at first they change nothing.
+    """
     tokenizer = Tokenizer.from_directory(base)
-    model = load_model(base, dtype=torch.float32, device=device)
+    causal = load_model(base, dtype=torch.float32, device=device)
     canvas = CanvasConfig(
         length=canvas_length,
         noise="mask",
@@ -259,8 +316,19 @@ def adapt(base: Path, canvas_length: int, device: torch.device) -> tuple[Transfo
         empty_id=tokenizer.special(EMPTY),
         shifted=True,
         self_conditioning=False,
+        adapter_rank=rank,
     )
-    model.config = replace(model.config, canvas=canvas)
+    with torch.device("meta"):
+        model = Transformer(replace(causal.config, canvas=canvas))
+    weights = causal.state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in model.named_parameters():
+        if name.endswith("adapter_down"):
+            drawn = torch.randn(value.shape, generator=generator) * value.shape[1] ** -0.5
+            weights[name] = drawn.to(device)
+        elif name.endswith("adapter_up"):
+            weights[name] = torch.zeros(value.shape, device=device)
+    model.load_state_dict(weights, strict=True, assign=True)
     return model, tokenizer
 
 
@@ -302,22 +370,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--lora", type=int, help="rank; 0 trains all weights (32 on a CPU, else 0)")
+    parser.add_argument("--batch", type=int, help="windows a step (1 with adapters, else 8)")
+    parser.add_argument("--rate", type=float, help="learning rate (1e-3 with adapters, else 3e-4)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args(arguments)
-    options = Options(
-        out=given.out,
-        steps=given.steps,
-        minutes=given.minutes,
-        batch=given.batch,
-        rate=given.rate,
-        seed=given.seed,
-    )
     try:
+        device = choose_device(given.device)
+        rank = given.lora if given.lora is not None else 32 if device.type == "cpu" else 0
+        options = Options(
+            out=given.out,
+            steps=given.steps,
+            minutes=given.minutes,
+            batch=given.batch or (1 if rank else 8),
+            rate=given.rate or (1e-3 if rank else 3e-4),
+            seed=given.seed,
+            recipe=ADAPTER_RECIPE if rank else Recipe(),
+        )
         base = resolve_model(given.base)
-        model, tokenizer = adapt(base, options.recipe.canvas, choose_device(given.device))
+        model, tokenizer = adapt(base, options.recipe.canvas, device, rank=rank, seed=given.seed)
         trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
         if trainer.resume():
             sys.stderr.write(f"resumed at step {trainer.step} of {options.steps}\n")
