@@ -23,7 +23,10 @@ NO_TARGET = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How canvases are cut and noised; shares are probabilities, lengths are tokens."""
+    """How canvases are cut and noised; shares are probabilities, lengths are tokens.
+
+    Rows of weight 0 have no target: they cost no logits.
+    """
 
     window: int = 1024
     canvases: int = 12
@@ -192,6 +195,7 @@ def _place(
         made.weights[at + size : at + size + len(suffix)] = (
             share * recipe.suffix_weight / len(suffix)
         )
+    made.targets[rows][made.weights[rows] == 0] = NO_TARGET
 
 
 def _noise(

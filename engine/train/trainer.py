@@ -46,7 +46,8 @@ ADAPTER_RECIPE = Recipe(
     buckets=(8, 16, 32),
     all_noised=0.2,
     left_to_right=0.5,
-    clean_weight=0.1,
+    clean_weight=0.0,
+    suffix_weight=0.0,
 )
 
 
