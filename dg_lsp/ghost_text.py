@@ -6,14 +6,38 @@ order of FILTERS, and an empty text means nothing to show. Knows nothing of LSP 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from dg_lsp import brackets, indentation, repetition
 from dg_lsp.document import LINE_END, Snapshot
+from dg_lsp.syntax import Window, window
+from engine.request import InfillResult, StopReason
+
+logger = logging.getLogger(__name__)
 
 Filter = Callable[[str, Snapshot], str]
 
-_OPENERS = {")": "(", "]": "[", "}": "{"}
-_QUOTES = "\"'`"
+MIN_CHARS = 4  # fewer are typed sooner than read
+
+_CLOSERS = ")]}\"'`"
+_CUT_OFF = (StopReason.LENGTH, StopReason.DEADLINE)
+_CLOSER_LINE = re.compile(r"\s*(?:[)\]}]+|(?:end|fi|done|esac)\b)[;,)]*\s*")
+_GOES_ON = re.compile(
+    r"\s*[)\]}]*\s*(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|when|case|default)\b"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How likely an answer is wanted, 0 to 1, and what that was made from."""
+
+    value: float
+    confidence: float
+    finished: bool
+    parses: bool
 
 
 def apply(text: str, snapshot: Snapshot) -> str:
@@ -23,30 +47,72 @@ def apply(text: str, snapshot: Snapshot) -> str:
     return text
 
 
+def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:
+    """What `apply` left, and its first statement alone: the one to show first, then the other.
+
+    A block comes first where a block is due: on an empty line and behind what opens one. On a
+    line that is begun the rest of that line does.
+    """
+    if not text:
+        return ()
+    first = _first_statement(text, snapshot)
+    if first == text or not first.strip() or window(snapshot).breaks(first):
+        return (text,)
+    left = snapshot.line_left
+    opener = left + LINE_END.split(first.rstrip(), maxsplit=1)[0]
+    block = not left.strip() or indentation.opens_block(opener)
+    return (text, first) if block else (first, text)
+
+
+def score(result: InfillResult, text: str, snapshot: Snapshot) -> Score:
+    """Rates what `apply` left of the engine's result; its inputs are logged, the text is not."""
+    finished = result.stop not in _CUT_OFF
+    parses = not window(snapshot).breaks(LINE_END.sub("\n", text))
+    value = result.confidence * (1.0 if finished else 0.8) * (1.0 if parses else 0.5)
+    found = Score(value=value, confidence=result.confidence, finished=finished, parses=parses)
+    logger.debug(
+        "score %.3f: confidence %.3f, stop %s, parses %s, %d characters",
+        *(value, result.confidence, result.stop, parses, len(text)),
+    )
+    return found
+
+
+def too_short(text: str) -> bool:
+    """Whether unasked-for text is not worth the look; of what was asked for all is shown."""
+    return len("".join(text.split())) < MIN_CHARS
+
+
 def covered(text: str, snapshot: Snapshot) -> int:
     """How many characters right of the cursor the completion writes anew.
 
     These are the closers an editor put there, when the text closes the same and goes on, as in
-    `print(║)` filled with `x) or y`.
+    `print(║)` filled with `x) or y`. A closer whose partner stands before the cursor is not
+    written anew by one whose partner the text itself opens.
     """
     closers = snapshot.line_right.rstrip()
-    first = LINE_END.split(text, maxsplit=1)[0]
-    rest = iter(first)
-    if snapshot.mid_line or not all(char in rest for char in "".join(closers.split())):
+    if snapshot.mid_line or not closers:
         return 0
-    line_now = snapshot.line_left + snapshot.line_right
-    closes = _imbalance(snapshot.line_left + first) <= _imbalance(line_now)
-    return len(closers) if closes else 0
+    first = LINE_END.split(text, maxsplit=1)[0]
+    here = window(snapshot)
+    earlier = set(here.closes_earlier(first))
+    has_partner = len(here.state().stack) >= sum(char in brackets.OPENERS for char in closers)
+    place = 0
+    for char in "".join(closers.split()):
+        place = first.find(char, place)
+        while place >= 0 and char in _CLOSERS and has_partner and place not in earlier:
+            place = first.find(char, place + 1)
+        if place < 0:
+            return 0
+        place += 1
+    left = snapshot.line_left
+    line_now = brackets.scan(left + snapshot.line_right, snapshot.language)
+    line_then = brackets.scan(left + first, snapshot.language)
+    return len(closers) if line_then.imbalance <= line_now.imbalance else 0
 
 
 def unify_newlines(text: str, snapshot: Snapshot) -> str:
     """The filters behind this one see LF only."""
     return LINE_END.sub("\n", text)
-
-
-def keep_one_line(text: str, snapshot: Snapshot) -> str:
-    """In the middle of a line, what follows the first line would tear the line apart."""
-    return text.partition("\n")[0] if snapshot.mid_line else text
 
 
 def drop_repeated_suffix(text: str, snapshot: Snapshot) -> str:
@@ -69,6 +135,117 @@ def drop_repeated_suffix(text: str, snapshot: Snapshot) -> str:
     return text
 
 
+def keep_one_line(text: str, snapshot: Snapshot) -> str:
+    """In the middle of a line, what follows the first line would tear the line apart."""
+    return text.partition("\n")[0] if snapshot.mid_line else text
+
+
+def drop_near_copy(text: str, snapshot: Snapshot) -> str:
+    """Drops lines at the end that are nearly the document's next ones."""
+    lines = text.split("\n")
+    after = window(snapshot).after.split("\n")[1:]
+    ahead = [line for line in after[: 2 * len(lines) + 2] if line.strip()]
+    for start in range(len(lines)):
+        said = [line for line in lines[start:] if line.strip()]
+        if start == 0 and said:
+            said[0] = snapshot.line_left + said[0]
+        if not said or len(said) > len(ahead):
+            continue
+        if repetition.is_near_copy(said, ahead[: len(said)]):
+            return "\n".join(lines[:start])
+    return text
+
+
+def cut_repetition(text: str, snapshot: Snapshot) -> str:
+    """Drops the further turns of a model that is caught in a loop."""
+    first, *others = text.split("\n")
+    lines = [repetition.without_loop_in_line(line) for line in (first, *others)]
+    *before, left = window(snapshot).before.split("\n")
+    start = repetition.loop_start(before, [left + lines[0], *lines[1:]])
+    return "\n".join(lines if start is None else lines[:start])
+
+
+def stop_at_scope(text: str, snapshot: Snapshot) -> str:
+    """Ends the text where it leaves the block that the cursor is in, or that it begins."""
+    here = window(snapshot)
+    lines = text.split("\n")
+    begun = bool(here.line_left.strip())
+    outer = here.line_left or next((line for line in lines if line.strip()), "")
+    base, deeper, blank = indentation.width(outer), False, False
+    depth, end = len(here.state().stack), len(lines[0])
+    for line in lines[1:]:
+        state = here.state(text[: end + 1])
+        if not line.strip():
+            blank = True
+        elif not state.inside and len(state.stack) <= depth:
+            own = indentation.width(line)
+            starts = end + 1 + len(line) - len(line.lstrip())
+            leaves = own < base or (
+                deeper
+                and own == base
+                and (
+                    (begun and not _GOES_ON.match(line))
+                    or (blank and (base == 0 or here.starts_definition(text, starts)))
+                )
+            )
+            if leaves and not (_GOES_ON.match(line) and own >= base):
+                return _with_closer(text, end, line, here)
+            deeper, blank = deeper or own > base, False
+        elif indentation.width(line) > base:
+            deeper = True
+        end += 1 + len(line)
+    return text
+
+
+def balance_brackets(text: str, snapshot: Snapshot) -> str:
+    """Closes what the text opened and left open; drops what closes more than is open."""
+    here = window(snapshot)
+    if here.imbalance(text) <= here.imbalance() or covered(text, snapshot):
+        return text
+    own = here.state(text).stack[len(here.state().stack) :]
+    if own and _body_follows(text, here):
+        return text
+    if own and not here.state(text).inside:
+        closed = _closed(text, own, here)
+        if here.imbalance(closed) <= here.imbalance():
+            return closed
+    if here.language == "shellscript":
+        return text  # a `case` closes what nothing opened
+    for place in here.closes_earlier(text):
+        kept = text[:place].rstrip()
+        if kept.strip() and here.imbalance(kept) <= here.imbalance():
+            return kept
+    return text
+
+
+def fit_indentation(text: str, snapshot: Snapshot) -> str:
+    """Indents as the document does."""
+    here = window(snapshot)
+    before = here.before.split("\n")
+    left = here.line_left
+    document = indentation.unit([*before, *here.after.split("\n")], indentation.lead(left))
+    first, *others = text.split("\n")
+    if not left.strip() and first.strip():
+        above = next((line for line in reversed(before[:-1]) if line.strip()), "")
+        if not indentation.opens_block(above) and len(left + indentation.lead(first)) > len(
+            max(left, indentation.lead(above), key=len)
+        ):
+            first = first.lstrip(" \t")
+    if not others or here.state(first).inside:
+        return "\n".join([first, *others])
+    return "\n".join(indentation.adopt([first, *others], indentation.lead(left), document))
+
+
+def drop_broken(text: str, snapshot: Snapshot) -> str:
+    """Drops lines from the end until the rest brings no error into the syntax tree."""
+    here = window(snapshot)
+    if covered(text, snapshot):
+        return text
+    while text.strip() and here.breaks(text):
+        text = text.rpartition("\n")[0].rstrip()
+    return text
+
+
 def strip_trailing_blanks(text: str, snapshot: Snapshot) -> str:
     """Blanks at the end are noise, unless code follows right behind the cursor."""
     if snapshot.mid_line and not snapshot.line_right[0].isspace():
@@ -88,13 +265,77 @@ def use_document_newlines(text: str, snapshot: Snapshot) -> str:
 
 FILTERS: tuple[Filter, ...] = (
     unify_newlines,
-    keep_one_line,
     strip_trailing_blanks,
     drop_repeated_suffix,
+    keep_one_line,
+    drop_near_copy,
+    cut_repetition,
+    stop_at_scope,
+    strip_trailing_blanks,
+    balance_brackets,
+    fit_indentation,
+    drop_broken,
     strip_trailing_blanks,  # again: of what is left
     drop_invisible,
     use_document_newlines,
 )
+
+
+def _first_statement(text: str, snapshot: Snapshot) -> str:
+    """The first line that says something, and those it takes to close what it opens."""
+    here = window(snapshot)
+    depth, end = len(here.state().stack), -1
+    for line in text.split("\n"):
+        end += 1 + len(line)
+        state = here.state(LINE_END.sub("\n", text[:end]))
+        if line.strip() and len(state.stack) <= depth and not state.inside:
+            break
+    return text[:end].rstrip()
+
+
+def _with_closer(text: str, end: int, line: str, here: Window) -> str:
+    """The text up to `end`, or with the closing `line` where nothing else closes the block."""
+    kept, closed = text[:end], text[: end + 1 + len(line)]
+    found = _CLOSER_LINE.match(line)
+    if found is None:
+        return kept
+    closed = closed[: end + 1 + found.end()].rstrip()
+    if here.imbalance(closed) < here.imbalance(kept):
+        return closed
+    if line.strip()[0].isalpha() and here.breaks(kept) and not here.breaks(closed):
+        return closed
+    return kept
+
+
+def _body_follows(text: str, here: Window) -> bool:
+    """Whether the document goes on with the inside of what the text ends by opening."""
+    line = (here.line_left + text).rpartition("\n")[2]
+    below = next((line for line in here.after.split("\n")[1:] if line.strip()), "")
+    return indentation.width(below) > indentation.width(line)
+
+
+def _closed(text: str, own: str, here: Window) -> str:
+    """The text with its `own` open brackets closed, a block's on a line of its own."""
+    for opener in reversed(own):
+        last = text.rstrip().rpartition("\n")[2]
+        if opener == "{" and "\n" in text and not last.rstrip().endswith("{"):
+            line = _line_of_open(text, here)
+            text = f"{text.rstrip()}\n{indentation.lead(line)}}}"
+        else:
+            text += brackets.CLOSERS[opener]
+    return text
+
+
+def _line_of_open(text: str, here: Window) -> str:
+    """The line on which the text's innermost open bracket stands."""
+    lines = (here.line_left + text).split("\n")
+    depth = len(here.state(text).stack)
+    end = 0
+    for number, line in enumerate(lines):
+        end += len(line) + bool(number)
+        if len(here.state(text[: end - len(here.line_left)]).stack) >= depth:
+            return line
+    return lines[0]
 
 
 def _without_blanks(text: str) -> tuple[str, list[int]]:
@@ -118,29 +359,13 @@ def _may_end_at(place: int, text: str, ahead: str, snapshot: Snapshot) -> bool:
         return _first_indent(text[place:]) == _first_indent(ahead)
     if place and _is_word(text[place - 1]) and _is_word(text[place]):
         return False
-    left, right = snapshot.line_left, snapshot.line_right
-    return _imbalance(left + text[:place] + right) <= _imbalance(left + text + right)
+    here = window(snapshot)
+    return here.imbalance(text[:place]) <= here.imbalance(text)
 
 
 def _first_indent(text: str) -> int:
-    line = next((line for line in text.split("\n") if line.strip()), "").expandtabs(4)
-    return len(line) - len(line.lstrip())
+    return indentation.width(next((line for line in text.split("\n") if line.strip()), ""))
 
 
 def _is_word(char: str) -> bool:
     return char.isalnum() or char == "_"
-
-
-def _imbalance(text: str) -> int:
-    """How many brackets and quotes have no partner; strings and comments are not told apart."""
-    open_brackets: list[str] = []
-    unmatched = sum(text.count(quote) % 2 for quote in _QUOTES)
-    for char in text:
-        if char in _OPENERS.values():
-            open_brackets.append(char)
-        elif char in _OPENERS:
-            if open_brackets and open_brackets[-1] == _OPENERS[char]:
-                open_brackets.pop()
-            else:
-                unmatched += 1
-    return unmatched + len(open_brackets)
