@@ -101,6 +101,7 @@ def example(
         start, end = _span(len(window), line_ends, recipe, rng)
         at = recipe.window + index * recipe.canvas
         _place(made, at, index + 1, window, start, end, vocab_size, canvas, recipe, rng)
+    made.targets[made.weights == 0] = NO_TARGET
     return made
 
 
@@ -188,14 +189,13 @@ def _place(
     weights[~noised] *= recipe.clean_weight
     share = 1.0 / recipe.canvases
     made.targets[at : at + size] = hole
-    made.weights[at : at + size] = share * weights / weights.sum()
+    made.weights[at : at + size] = share * weights / max(1.0, weights.sum())
     made.noised[at : at + size] = noised
     if len(suffix):
         made.targets[at + size : at + size + len(suffix)] = suffix
         made.weights[at + size : at + size + len(suffix)] = (
             share * recipe.suffix_weight / len(suffix)
         )
-    made.targets[rows][made.weights[rows] == 0] = NO_TARGET
 
 
 def _noise(

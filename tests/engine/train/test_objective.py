@@ -121,3 +121,15 @@ def test_canvases_it_does_not_train_are_refused(change, message):
         objective.example(
             WINDOW, NEWLINE, VOCAB, replace(CANVAS, **change), RECIPE, np.random.default_rng(0)
         )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_only_weighted_rows_have_targets_and_every_weight_is_finite(seed):
+    """Also where all of a hole is shown, so that nothing in it is asked."""
+    recipe = replace(
+        RECIPE, clean_weight=0.0, suffix_weight=0.0, causal_weight=0.0, left_to_right=1.0
+    )
+    made = make(seed, recipe)
+    assert np.isfinite(made.weights).all()
+    assert ((made.weights > 0) == (made.targets != NO_TARGET)).all()
+    assert (made.targets[made.noised] != NO_TARGET).all()
