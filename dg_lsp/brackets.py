@@ -96,7 +96,7 @@ def closers_of_earlier(text: str, language: str, state: State) -> list[int]:
     if state.inside:
         place, left = _leave(text, 0, state, language)
         if not left.inside and state.inside not in _COMMENTS and left.broken == state.broken:
-            places.append(place - 1)
+            places.extend(range(place - len(_ENDS.get(state.inside, state.inside)), place))
         state = left
     own = 0
     while not state.inside and (found := _tokens(language).search(text, place)):

@@ -59,8 +59,9 @@ def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:
     if first == text or not first.strip() or window(snapshot).breaks(first):
         return (text,)
     left = snapshot.line_left
-    opener = left + LINE_END.split(first.rstrip(), maxsplit=1)[0]
-    block = not left.strip() or indentation.opens_block(opener)
+    last = LINE_END.split(left + first)[-1]
+    header = left if LINE_END.match(first) else last
+    block = not left.strip() or indentation.opens_block(header)
     return (text, first) if block else (first, text)
 
 
@@ -93,6 +94,8 @@ def covered(text: str, snapshot: Snapshot) -> int:
     if snapshot.mid_line or not closers:
         return 0
     first = LINE_END.split(text, maxsplit=1)[0]
+    if closers[-1] not in _CLOSERS and not first.rstrip().endswith(closers[-1]):
+        return 0
     here = window(snapshot)
     earlier = set(here.closes_earlier(first))
     has_partner = len(here.state().stack) >= sum(char in brackets.OPENERS for char in closers)
@@ -115,6 +118,11 @@ def unify_newlines(text: str, snapshot: Snapshot) -> str:
     return LINE_END.sub("\n", text)
 
 
+def keep_one_line(text: str, snapshot: Snapshot) -> str:
+    """In the middle of a line, what follows the first line would tear the line apart."""
+    return text.partition("\n")[0] if snapshot.mid_line else text
+
+
 def drop_repeated_suffix(text: str, snapshot: Snapshot) -> str:
     """Drops the longest end of the text with which the suffix begins, blanks aside.
 
@@ -133,11 +141,6 @@ def drop_repeated_suffix(text: str, snapshot: Snapshot) -> str:
             # A single line left over covers no closers, so it is compared once more.
             return drop_repeated_suffix(text[:place], snapshot) if anew else text[:place]
     return text
-
-
-def keep_one_line(text: str, snapshot: Snapshot) -> str:
-    """In the middle of a line, what follows the first line would tear the line apart."""
-    return text.partition("\n")[0] if snapshot.mid_line else text
 
 
 def drop_near_copy(text: str, snapshot: Snapshot) -> str:
@@ -265,9 +268,9 @@ def use_document_newlines(text: str, snapshot: Snapshot) -> str:
 
 FILTERS: tuple[Filter, ...] = (
     unify_newlines,
+    keep_one_line,
     strip_trailing_blanks,
     drop_repeated_suffix,
-    keep_one_line,
     drop_near_copy,
     cut_repetition,
     stop_at_scope,

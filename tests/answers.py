@@ -3,13 +3,13 @@
 from engine.request import InfillResult, Mode, StopReason
 
 
-def answer(text):
+def answer(text, stop=StopReason.COMPLETE, confidence=1.0):
     return InfillResult(
         text=text,
-        stop=StopReason.COMPLETE,
+        stop=stop,
         mode=Mode.CAUSAL,
         model="scripted",
-        confidence=1.0,
+        confidence=confidence,
         tokens=1,
         forwards=1,
         prompt_tokens=1,
