@@ -174,7 +174,9 @@ class ModelConfig:
 class SamplerConfig:
     """Entropy-bound denoising; defaults are the release's `generation_config.json`.
 
-    `entropy_bound` and `confidence` are in nats; temperatures fall linearly from `t_max`.
+    `entropy_bound` and `confidence` are in nats; temperatures fall linearly from `t_max`. Of all
+    these, models trained on mask noise use `max_steps` and `certainty` only: the probability from
+    which a slot is decided.
     """
 
     max_steps: int = 48
@@ -183,9 +185,12 @@ class SamplerConfig:
     entropy_bound: float = 0.1
     stability: int = 1
     confidence: float = 0.005
+    certainty: float = 0.9
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_steps", "t_max", "entropy_bound", "confidence")
+        if not 0 < self.certainty <= 1:
+            raise ConfigError(f"certainty must be above 0 and at most 1, got {self.certainty}")
         if self.t_min < 0 or self.t_max < self.t_min:
             raise ConfigError(f"need 0 <= t_min <= t_max, got {self.t_min} and {self.t_max}")
         if self.stability < 0:

@@ -24,13 +24,17 @@ class Healer:
         self._texts = [text for text, _ in pairs]
         self._ids = [i for _, i in pairs]
 
+    def beginning(self, required: str) -> list[int]:
+        """Ids whose text begins with `required`."""
+        start = bisect_left(self._texts, required)
+        end = bisect_left(self._texts, required + chr(0x10FFFF))
+        return self._ids[start:end]
+
     def allowed(self, required: str) -> Tensor | None:
         """Ids whose text begins with `required`, or is a beginning of it; None when none is."""
         if not required:
             return None
-        start = bisect_left(self._texts, required)
-        end = bisect_left(self._texts, required + chr(0x10FFFF))
-        ids = self._ids[start:end]
+        ids = self.beginning(required)
         for length in range(1, len(required)):
             at = bisect_left(self._texts, required[:length])
             while at < len(self._texts) and self._texts[at] == required[:length]:

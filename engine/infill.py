@@ -20,6 +20,7 @@ from engine.config import SamplerConfig
 from engine.errors import Cancelled
 from engine.model import Transformer
 from engine.request import StopReason
+from engine.sampler import Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +53,15 @@ class Canvas:
 
     `lead` is the last token of the prefix where the model predicts one position earlier
     (`CanvasConfig.shifted`): it is then on the canvas and not in the cache. `guess` is what the
-    hole's first positions show before the first step, instead of noise.
+    hole's first positions show before the first step, instead of noise. `begin` are the ids the
+    hole may begin with; none stands for all.
     """
 
     hole: int
     clamped: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
     guess: tuple[int, ...] = ()
+    begin: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,49 +85,114 @@ def denoise(
 ) -> Filled:
     """Denoises the hole of `canvas`, which follows the cached prefix.
 
-    The answer is the argmax of the last step, never the sampled canvas. Logits and
-    self-conditioning are computed for the hole's rows only.
+    Logits and self-conditioning are computed for the hole's rows only. What a step decides is a
+    matter of the noise the model was trained on: `_Renoised` or `_Unmasked`.
     """
-    assert model.config.canvas, "this model has no diffusion training"
+    own = model.config.canvas
+    assert own, "this model has no diffusion training"
     hole = sampler.initial_noise((1, canvas.hole), model.config, generator)
     hole[:, : len(canvas.guess)] = _ids(canvas.guess, generator)
+    process = (_Unmasked if own.noise == "mask" else _Renoised)(model, config, generator)
     before, after = (_ids(part, generator) for part in (canvas.lead, canvas.clamped))
     before_soft, after_soft = model.embed(before), model.embed(after)
-    first = before.shape[1] - model.config.canvas.shifted
+    first = before.shape[1] - own.shifted
     assert first >= 0, "shifted logits need the token before the hole on the canvas"
+    begin = torch.tensor(canvas.begin, device=hole.device)
     soft = None
-    history: list[Tensor] = []
-    for steps_left in range(config.max_steps, 0, -1):
+    for forwards in range(1, config.max_steps + 1):
         control.check()
         hidden = model.canvas(torch.cat((before, hole, after), 1), cache, soft)
         logits = model.logits(hidden[:, first : first + canvas.hole])
-        if model.config.canvas.mask_id is not None:
-            logits[..., model.config.canvas.mask_id] = -torch.inf
-        belief = sampler.predict(logits, sampler.temperature(config, steps_left))
-        accepted = sampler.accept(belief.entropy, config.entropy_bound)
-        uniform = torch.rand(accepted.shape, generator=generator, device=generator.device)
-        noise = sampler.initial_noise((1, canvas.hole), model.config, generator)
-        hole = sampler.renoise(belief.probabilities, accepted, uniform, noise)
-        stable = sampler.is_stable(belief.best, history, config.stability)
-        done = stable & sampler.is_confident(belief.entropy, config.confidence)
-        history.append(belief.best)
+        if own.mask_id is not None:
+            logits[..., own.mask_id] = -torch.inf
+        if canvas.begin:
+            allowed = logits[0, 0, begin]
+            logits[0, 0] = -torch.inf
+            logits[0, 0, begin] = allowed
+        belief = sampler.predict(logits, process.temperature(forwards))
+        hole, done = process.decide(belief, hole)
         if control.on_draft:
-            control.on_draft(belief.best[0].tolist(), len(history))
-        if bool(done) or control.expired:
+            control.on_draft(process.best[0].tolist(), forwards)
+        if done or control.expired:
             break
-        if model.config.canvas.self_conditioning:
+        if own.self_conditioning:
             believed = model.soft_embedding(belief.probabilities)
             soft = torch.cat((before_soft, believed, after_soft), 1)
-    if bool(done):
+    if done:
         stop = StopReason.COMPLETE
     else:
-        stop = StopReason.DEADLINE if control.expired and steps_left > 1 else StopReason.STEPS
+        late = control.expired and forwards < config.max_steps
+        stop = StopReason.DEADLINE if late else StopReason.STEPS
     return Filled(
-        ids=tuple(belief.best[0].tolist()),
+        ids=tuple(process.best[0].tolist()),
         stop=stop,
-        forwards=len(history),
-        log_probability=float(belief.log_best.mean()),
+        forwards=forwards,
+        log_probability=float(process.log_best.mean()),
     )
+
+
+class _Renoised:
+    """Uniform noise: nothing is ever frozen, and the answer is the argmax of the last step."""
+
+    def __init__(
+        self, model: Transformer, config: SamplerConfig, generator: torch.Generator
+    ) -> None:
+        self._model = model.config
+        self._config = config
+        self._generator = generator
+        self._history: list[Tensor] = []
+
+    def temperature(self, step: int) -> float:
+        """Of the step with this number, from 1 on."""
+        return sampler.temperature(self._config, self._config.max_steps + 1 - step)
+
+    def decide(self, belief: Prediction, hole: Tensor) -> tuple[Tensor, bool]:
+        """The next hole [1, H] and whether this one was the last."""
+        accepted = sampler.accept(belief.entropy, self._config.entropy_bound)
+        device = self._generator.device
+        uniform = torch.rand(accepted.shape, generator=self._generator, device=device)
+        noise = sampler.initial_noise(hole.shape, self._model, self._generator)
+        hole = sampler.renoise(belief.probabilities, accepted, uniform, noise)
+        stable = sampler.is_stable(belief.best, self._history, self._config.stability)
+        self.best, self.log_best = belief.best, belief.log_best
+        self._history.append(belief.best)
+        done = stable & sampler.is_confident(belief.entropy, self._config.confidence)
+        return hole, bool(done)
+
+
+class _Unmasked:
+    """Mask noise: what is decided stays. What stands behind the first empty slot is empty too."""
+
+    def __init__(
+        self, model: Transformer, config: SamplerConfig, generator: torch.Generator
+    ) -> None:
+        assert model.config.canvas and model.config.canvas.mask_id is not None
+        self._canvas = model.config.canvas
+        self._config = config
+        self._mask_id = model.config.canvas.mask_id
+        self._decided: Tensor | None = None
+
+    def temperature(self, step: int) -> float:
+        """That of training."""
+        return 1.0
+
+    def decide(self, belief: Prediction, hole: Tensor) -> tuple[Tensor, bool]:
+        """The next hole [1, H] and whether this one was the last."""
+        if self._decided is None:
+            self._decided = torch.zeros_like(hole, dtype=torch.bool)
+            self._log_best = belief.log_best
+        earlier = self._decided
+        hole, self._decided = sampler.unmask(belief, hole, earlier, self._config.certainty)
+        self._log_best = torch.where(earlier, self._log_best, belief.log_best)
+        self.best = torch.where(self._decided, hole, belief.best)
+        empty = -1 if self._canvas.empty_id is None else self._canvas.empty_id
+        ends = self.best == empty
+        behind = ends.cumsum(-1) - ends.int() > 0
+        self.best = self.best.masked_fill(behind, empty)
+        self.log_best = self._log_best[~behind]
+        done = sampler.is_filled(hole, self._decided, empty)
+        # A guess that was not decided has done its work: from now on its slots are open.
+        return hole.masked_fill(~self._decided, self._mask_id), bool(done)
 
 
 def infill(

@@ -45,9 +45,13 @@ def plain(
     limit: int,
     suffix_tokens: int,
 ) -> Prompt:
-    """The same plain text for a canvas: prefix in the encoder, the near suffix clamped."""
+    """The same plain text for a canvas: prefix in the encoder, the near suffix clamped.
+
+    The hole begins with what is healed, as the canvases of training begin where a token does.
+    """
     assert config.canvas, "a canvas is for models that denoise"
-    ids = _document(request, tokenizer.encode(request.prefix), tokenizer, config, limit)
+    prefix, healed = _to_heal(request.prefix, tokenizer)
+    ids = _document(request, prefix, tokenizer, config, limit)
     suffix = tokenizer.encode(request.suffix)
     split = len(ids) - config.canvas.shifted
     return Prompt(
@@ -55,6 +59,7 @@ def plain(
         lead=ids[split:],
         suffix=tuple(suffix[:suffix_tokens]),
         ends=len(suffix) <= suffix_tokens,
+        healed=healed,
     )
 
 

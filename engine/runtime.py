@@ -143,13 +143,15 @@ class Engine:
         clock: _Clock,
     ) -> _Answer:
         built = self._diffusion_prompt(request)
-        limit = self._model.config.canvas_length - len(built.lead) - len(built.suffix)
+        healed = len(self._tokenizer.encode(built.healed))
+        limit = self._model.config.canvas_length - len(built.lead) - len(built.suffix) - healed
         hole = request.hole_tokens or min(request.max_tokens, FIXED_HOLE)
         if (built.suffix or built.lead) and hole > limit:
             raise EngineError(
                 f"a hole of {hole} tokens and {len(built.suffix)} of suffix do not fit the canvas "
                 f"of {self._model.config.canvas_length}; ask for at most {limit}"
             )
+        hole += healed
         canvas = prompt.canvas(built, hole, self._tokenizer, self._model.config)
         clock.mark("tokenize")
         cache = self._prefixes.lookup(built.ids)
@@ -159,7 +161,8 @@ class Engine:
         generator = torch.Generator(self._device).manual_seed(request.seed)
         control = replace(control, on_draft=self._drafts(on_draft, request, built))
         if canvas.clamped or canvas.lead:
-            canvas = replace(canvas, guess=self._guess(request, hole))
+            begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
+            canvas = replace(canvas, guess=self._guess(request, built, hole), begin=begin)
             filled = infill.infill(self._model, cache, canvas, self._sampler, generator, control)
         else:
             filled = infill.generate(self._model, cache, hole, self._sampler, generator, control)
@@ -225,14 +228,15 @@ class Engine:
             self._pace,
         )
 
-    def _guess(self, request: InfillRequest, hole: int) -> tuple[int, ...]:
+    def _guess(self, request: InfillRequest, built: Prompt, hole: int) -> tuple[int, ...]:
         """What the hole shows the denoiser first, where a copy is likelier right than wrong."""
         if not self._config.canvas_drafts:
             return ()
         copy = drafts.find(request.prefix, _to_copy_from(request))
         if copy is None or copy.probability < 0.5:
             return ()
-        return tuple(self._tokenizer.encode(self._cut(copy.text, request)[0])[:hole])
+        text = built.healed + self._cut(copy.text, request)[0]
+        return tuple(self._tokenizer.encode(text)[:hole])
 
     def _allowed(self, ids: Sequence[int], built: Prompt) -> Tensor | None:
         written = self._tokenizer.decode(ids)

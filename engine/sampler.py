@@ -9,6 +9,7 @@ sampler, arXiv:2505.24857); under the same draws every function gives the same a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,25 @@ def renoise(probabilities: Tensor, accepted: Tensor, uniform: Tensor, noise: Ten
     """
     drawn = draw(probabilities[accepted], uniform[accepted])
     return noise.masked_scatter(accepted, drawn)
+
+
+def unmask(
+    belief: Prediction, hole: Tensor, decided: Tensor, certainty: float
+) -> tuple[Tensor, Tensor]:
+    """Mask noise: decides slots for good, and returns the next canvas and what is decided [B, H].
+
+    Those whose best token is at least `certainty` likely, and always the leftmost that is open:
+    a small model writes well from left to right, and in parallel only what is plain.
+    """
+    leftmost = (~decided).cumsum(-1) == 1
+    new = ~decided & (leftmost | (belief.log_best >= math.log(certainty)))
+    return torch.where(new, belief.best, hole), decided | new
+
+
+def is_filled(hole: Tensor, decided: Tensor, empty_id: int | None) -> Tensor:
+    """Mask [B]: every slot is decided that stands before the first one decided to be empty."""
+    ended = (decided & (hole == (-1 if empty_id is None else empty_id))).cumsum(-1) > 0
+    return (decided | ended).all(-1)
 
 
 def is_stable(best: Tensor, history: Sequence[Tensor], stability: int) -> Tensor:

@@ -386,6 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             minutes=given.minutes,
             batch=given.batch or (1 if rank else 8),
             rate=given.rate or (1e-3 if rank else 3e-4),
+            warmup=min(200, given.steps // 20),
             seed=given.seed,
             recipe=ADAPTER_RECIPE if rank else Recipe(),
         )

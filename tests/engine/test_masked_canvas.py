@@ -11,7 +11,7 @@ from engine.config import CanvasConfig, EngineConfig, ModelConfig, SamplerConfig
 from engine.errors import ConfigError, EngineError
 from engine.infill import Canvas
 from engine.model import Transformer
-from engine.request import InfillRequest, Mode
+from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine
 from tests.engine import tiny
 from tests.engine.test_cache import make_config
@@ -69,13 +69,13 @@ def test_a_guess_is_shown_first_and_decides_nothing(monkeypatch, shifted):
         return torch.zeros(1, ids.shape[1], 8)
 
     def logits(self, hidden):
-        return 50.0 * torch.eye(100)[[30, 31, 32, 33]][None]
+        return 2.0 * torch.eye(100)[[30, 31, 32, 33]][None]
 
     monkeypatch.setattr(Transformer, "canvas", canvas)
     monkeypatch.setattr(Transformer, "logits", logits)
     filled = fill(make_model(shifted=shifted), Canvas(hole=4, lead=(13,), guess=(30, 41)))
     assert shown[0] == [13, 30, 41, MASK, MASK]
-    assert shown[1] == [13, 30, 31, 32, 33]
+    assert shown[1] == [13, 30, MASK, MASK, MASK]
     assert filled.ids == (30, 31, 32, 33)
 
 
@@ -103,6 +103,44 @@ def test_without_the_token_before_the_hole_shifted_logits_are_refused():
         fill(make_model(shifted=True), Canvas(hole=4))
 
 
+def test_what_is_decided_stays_and_the_rest_follows_from_left_to_right(monkeypatch):
+    """Later steps believe something else everywhere: it changes open slots only."""
+    steps = [
+        ([30, 31, 32, 33], [2.0, 2.0, 50.0, 2.0]),
+        ([40, 41, 42, 43], [2.0, 2.0, 2.0, 2.0]),
+        ([50, 51, 52, 53], [2.0, 2.0, 2.0, 2.0]),
+    ]
+    made = iter(steps)
+
+    def logits(self, hidden):
+        ids, strength = next(made)
+        return (torch.tensor(strength)[:, None] * torch.eye(100)[ids])[None]
+
+    monkeypatch.setattr(Transformer, "logits", logits)
+    filled = fill(make_model(shifted=False), Canvas(hole=4))
+    assert filled.ids == (30, 41, 32, 53)
+    assert (filled.forwards, filled.stop) == (3, StopReason.COMPLETE)
+
+
+@pytest.mark.parametrize("begin", [(7,), (8, 60), (99, 1, 2)])
+def test_a_hole_begins_with_one_of_the_ids_it_may(begin):
+    model = make_model(shifted=True)
+    assert fill(model, Canvas(hole=5, lead=(13,), begin=begin)).ids[0] in begin
+
+
+def test_nothing_behind_the_first_empty_slot_is_taken_or_waited_for(monkeypatch):
+    def logits(self, hidden):
+        values = torch.zeros(*hidden.shape[:-1], 100)
+        for slot, token in enumerate([30, 31, EMPTY]):
+            values[0, slot, token] = 50.0
+        return values  # the slots behind are open
+
+    monkeypatch.setattr(Transformer, "logits", logits)
+    filled = fill(make_model(shifted=False), Canvas(hole=8))
+    assert (filled.ids, filled.forwards) == ((30, 31), 1)
+    assert filled.log_probability == pytest.approx(0.0, abs=1e-6), "of what was written"
+
+
 def test_empty_slots_are_taken_out_of_the_answer(monkeypatch):
     def logits(self, hidden):
         values = torch.zeros(*hidden.shape[:-1], 100)
@@ -111,7 +149,7 @@ def test_empty_slots_are_taken_out_of_the_answer(monkeypatch):
         return values
 
     monkeypatch.setattr(Transformer, "logits", logits)
-    assert fill(make_model(shifted=False), Canvas(hole=4)).ids == (30, 31)
+    assert fill(make_model(shifted=False), Canvas(hole=4)).ids == (30,)
 
 
 def test_a_trained_directory_fills_holes_by_denoising(tmp_path):
@@ -129,11 +167,11 @@ def test_a_trained_directory_fills_holes_by_denoising(tmp_path):
     request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", max_tokens=6)
     first = engine.infill(request, cancelled=lambda: False)
     assert first.mode is Mode.DIFFUSION
-    assert first.tokens <= 6
+    assert first.tokens <= 6 + 1, "the last token of the prefix is healed"
     other = engine.infill(replace(request, suffix=")"), cancelled=lambda: False)
     assert other.cached_tokens == other.prompt_tokens == first.prompt_tokens
     assert engine.infill(replace(request, suffix=""), cancelled=lambda: False).mode is first.mode
-    with pytest.raises(EngineError, match=r"hole of 48 tokens .* ask for at most 47"):
+    with pytest.raises(EngineError, match=r"hole of 48 tokens .* ask for at most 46"):
         engine.infill(replace(request, suffix="", hole_tokens=48), cancelled=lambda: False)
 
 
