@@ -91,7 +91,7 @@ def scan(text: str, language: str, state: State | None = None) -> State:
 
 def closers_of_earlier(text: str, language: str, state: State) -> list[int]:
     """The places in `text` of what closes a bracket or string opened before it, or none at all."""
-    places = []
+    places: list[int] = []
     depth, place = len(state.stack), 0
     if state.inside:
         place, left = _leave(text, 0, state, language)

@@ -1,0 +1,224 @@
+"""WHICH text from elsewhere helps to fill a hole: definitions, recent edits, places left.
+
+Told where the cursor is and what was opened, saved and closed, in plain data; asked for chunks.
+What it gave for a document it gives again until the cursor is somewhere else or one has stopped
+typing, so that the engine's prefix cache stays valid. Knows nothing of tokens or templates.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from dg_lsp.chunks import LINES, Chunk, Ring, around, similarity, tokens
+from dg_lsp.definitions import definitions, imports
+from dg_lsp.document import LINE_END, Snapshot
+from dg_lsp.syntax import window
+from dg_lsp.workspace import Found, Index
+from engine.request import ContextChunk
+
+JUMP_LINES = 32  # farther is somewhere else
+BUDGET_S = 0.05
+
+_EDITS = 8
+_EDIT_LINES = 10  # around an edit
+_TOO_LIKE = 0.5  # the cursor's window
+_COMMON = 4  # more definitions of a name than this say nothing
+_NAME = re.compile(r"[^\W\d]\w+")
+_NEAR_CHARS = 400  # the distance at which a name counts half
+_HEAD_CHARS = 8000
+_MAX_LIVE_CHARS = 64_000  # of an open document that is parsed for its definitions
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    snapshot: Snapshot
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    """What was given for a document, and where the cursor was."""
+
+    line: int
+    chars: int
+    chunks: tuple[ContextChunk, ...]
+
+
+class Retrieval:
+    """One session's memory of where one has been, with the workspace's index."""
+
+    def __init__(
+        self,
+        index: Index | None = None,
+        allowed: Callable[[str], bool] = lambda path: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.index = index or Index()
+        self._allowed = allowed
+        self._clock = clock
+        self._ring = Ring()
+        self._edits: list[Chunk] = []
+        self._last: _Place | None = None
+        self._pins: dict[str, _Pin] = {}
+
+    def visit(self, snapshot: Snapshot) -> None:
+        """Notes where the cursor is; it was edited there if the version is a new one."""
+        line = _line(snapshot)
+        last, self._last = self._last, _Place(snapshot, line)
+        if last is None:
+            return
+        elsewhere = last.snapshot.uri != snapshot.uri
+        if elsewhere or abs(last.line - line) > JUMP_LINES:
+            self._keep(last.snapshot, last.line)
+        elif last.snapshot.version != snapshot.version:
+            self._edited(snapshot, line)
+
+    def update(self, path: str, language: str, text: str) -> None:
+        """Takes a document's definitions: on opening, on saving, and when typing has paused."""
+        if path and len(text) <= _MAX_LIVE_CHARS and self._allowed(path):
+            self.index.put(path, definitions(LINE_END.sub("\n", text), language))
+
+    def saved(self, uri: str) -> None:
+        """Keeps the place one was at when saving."""
+        if self._last is not None and self._last.snapshot.uri == uri:
+            self._keep(self._last.snapshot, self._last.line)
+
+    def closed(self, uri: str) -> None:
+        """Forgets what was given for a document; what it defines stays in the index."""
+        self._pins.pop(uri, None)
+        if self._last is not None and self._last.snapshot.uri == uri:
+            self._keep(self._last.snapshot, self._last.line)
+            self._last = None
+
+    def forget(self, path: str) -> None:
+        """Forgets a file that is gone or must not be used any more."""
+        self.index.remove(path)
+        self._ring.forget(path)
+        self._edits = [edit for edit in self._edits if edit.path != path]
+        self._pins.clear()
+
+    def settle(self, snapshot: Snapshot, chars: int) -> bool:
+        """Looks anew, when typing has paused; True if the next request will have other chunks."""
+        self._ring.settle()
+        old = self._pins.pop(snapshot.uri, None)
+        return old is None or self.chunks(snapshot, chars) != old.chunks
+
+    def chunks(self, snapshot: Snapshot, chars: int) -> tuple[ContextChunk, ...]:
+        """At most `chars` characters that may help at the snapshot's cursor, the best last."""
+        line = _line(snapshot)
+        pin = self._pins.get(snapshot.uri)
+        if pin is None or pin.chars != chars or abs(pin.line - line) > JUMP_LINES:
+            pin = _Pin(line, chars, self._look(snapshot, chars))
+            self._pins[snapshot.uri] = pin
+        return pin.chunks
+
+    def _look(self, snapshot: Snapshot, chars: int) -> tuple[ContextChunk, ...]:
+        """Definitions first, then what one edited, then where one was; in the order of stability."""
+        end = self._clock() + BUDGET_S
+        parts: list[list[ContextChunk]] = []
+        for part in (self._definitions, self._recent_edits, self._places):
+            if self._clock() > end:
+                break
+            found = part(snapshot, chars)
+            chars -= sum(len(chunk.text) + 2 for chunk in found)
+            parts.append(found)
+        return tuple(chunk for part in reversed(parts) for chunk in part)
+
+    def _definitions(self, snapshot: Snapshot, chars: int) -> list[ContextChunk]:
+        """Of the names used near the cursor, one chunk for each file, in its order."""
+        ranked = sorted(self._candidates(snapshot), key=lambda scored: -scored[0])
+        near = window(snapshot)
+        seen = {line.strip() for line in (near.before + near.after).split("\n")}
+        chosen: dict[str, list[Found]] = {}
+        for _, found in ranked:
+            text = found.definition.text
+            lines = {line.strip() for line in text.split("\n")}
+            if len(text) + 2 <= chars and not lines <= seen:
+                seen |= lines
+                chars -= len(text) + 2
+                chosen.setdefault(found.path, []).append(found)
+        return [
+            ContextChunk(path, "\n".join(found.definition.text for found in _in_order(group)))
+            for path, group in sorted(chosen.items())
+        ]
+
+    def _candidates(self, snapshot: Snapshot) -> Iterator[tuple[float, Found]]:
+        imported = frozenset(_NAME.findall(imports(snapshot.text[:_HEAD_CHARS], snapshot.language)))
+        folder = PurePosixPath(snapshot.path).parent
+        for name, distance in _names(snapshot).items():
+            if name not in self.index:
+                continue
+            every = [
+                found
+                for found in self.index.lookup(name)
+                if found.path != snapshot.path and self._allowed(found.path)
+            ]
+            if len(every) > _COMMON and name not in imported:
+                continue
+            for found in every:
+                score = 1 / (1 + distance / _NEAR_CHARS) + 2 * (name in imported)
+                score += PurePosixPath(found.path).stem in imported
+                score += 0.5 * (PurePosixPath(found.path).parent == folder)
+                yield score * (0.7 if found.definition.member else 1) / len(every) ** 0.5, found
+
+    def _recent_edits(self, snapshot: Snapshot, chars: int) -> list[ContextChunk]:
+        return self._fitting(self._edits, snapshot, chars)
+
+    def _places(self, snapshot: Snapshot, chars: int) -> list[ContextChunk]:
+        here = tokens(window(snapshot).before[-4000:])
+        unlike = [
+            chunk for chunk in self._ring.chunks if similarity(chunk.tokens, here) <= _TOO_LIKE
+        ]
+        return self._fitting(unlike, snapshot, chars)
+
+    def _fitting(self, chunks: list[Chunk], snapshot: Snapshot, chars: int) -> list[ContextChunk]:
+        """The newest that fit, in their order, without what stands near the cursor anyway."""
+        near = window(snapshot)
+        kept: list[ContextChunk] = []
+        for chunk in reversed(chunks):
+            there = chunk.text in near.before or chunk.text in near.after
+            if len(chunk.text) + 2 <= chars and not there and self._allowed(chunk.path):
+                chars -= len(chunk.text) + 2
+                kept.append(ContextChunk(chunk.path, chunk.text))
+        return kept[::-1]
+
+    def _keep(self, snapshot: Snapshot, line: int) -> None:
+        self._ring.add(_chunk(snapshot, line, LINES))
+
+    def _edited(self, snapshot: Snapshot, line: int) -> None:
+        chunk = _chunk(snapshot, line, _EDIT_LINES)
+        others = [
+            edit
+            for edit in self._edits
+            if edit.path != chunk.path or abs(edit.line - chunk.line) > _EDIT_LINES
+        ]
+        self._edits = [*others, chunk][-_EDITS:]
+
+
+def _chunk(snapshot: Snapshot, line: int, most: int) -> Chunk:
+    first, lines = around(LINE_END.split(snapshot.text), line, most)
+    return Chunk(snapshot.path, "\n".join(lines), first)
+
+
+def _line(snapshot: Snapshot) -> int:
+    """The number of the cursor's line, counted from 0; of a CR alone nothing is counted."""
+    return snapshot.text.count("\n", 0, snapshot.offset)
+
+
+def _names(snapshot: Snapshot) -> dict[str, int]:
+    """The names in the text near the cursor, with the distance of the nearest of each."""
+    near = window(snapshot)
+    names: dict[str, int] = {}
+    for found in _NAME.finditer(near.before):
+        names[found.group()] = len(near.before) - found.end()
+    for found in _NAME.finditer(near.after[:1000]):
+        names[found.group()] = min(names.get(found.group(), found.start()), found.start())
+    return names
+
+
+def _in_order(group: list[Found]) -> list[Found]:
+    return sorted(group, key=lambda found: found.definition.line)
