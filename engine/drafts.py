@@ -1,8 +1,9 @@
 """Drafts: text copied from near the cursor as a first guess at what comes next.
 
 Where the end of the text before the cursor stands once more, what followed there may follow here
-(prompt lookup). `engine.causal` verifies a draft in one forward: it costs or saves time and never
-changes the text. Knows nothing of models or requests.
+(prompt lookup). `engine.causal` verifies a draft in one forward: it costs or saves time and leaves
+the text as it is, but where bfloat16 gives two tokens the same logit and rounding decides.
+Knows nothing of models or requests.
 """
 
 from __future__ import annotations
