@@ -17,7 +17,7 @@ from dg_lsp.settings import Settings
 from engine.request import ContextChunk, InfillRequest
 
 _HEAD_CHARS = 8000  # where a file imports
-_LINES_UP = 2000  # in which the heads around the cursor are looked for
+_UP_CHARS = 100_000  # in which the heads around the cursor are looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,22 +117,21 @@ def _imports(source: str, language: str) -> str:
 
 def _heads(snapshot: Snapshot, start: int) -> list[str]:
     """The lines before `start` that the cursor is indented below, the outermost first."""
-    text, end = snapshot.text, snapshot.offset
+    text, left = snapshot.text, snapshot.line_left
+    near = _unix(text[start : snapshot.offset - len(left)]).split("\n")
+    far = _unix(text[max(0, start - _UP_CHARS) : start]).split("\n")
     found: list[str] = []
-    deeper = indentation.width(snapshot.line_left) if snapshot.line_left else 1_000
-    for _ in range(_LINES_UP):
-        begin = max(text.rfind("\n", 0, end), text.rfind("\r", 0, end)) + 1
-        line = text[begin:end]
+    deeper = indentation.width(left) if left else 1_000
+    for place, line in enumerate([*reversed(near), *reversed(far)]):
         width = indentation.width(line)
         if line.strip() and width < deeper:
             # What goes with a closer began on a line as far out as the closer is.
             closes = line.lstrip()[0] in ")]}"
             deeper = width + closes
-            if begin < start and not closes:
+            if place >= len(near) and not closes:
                 found.insert(0, line.rstrip())
-        if not begin or not deeper:
+        if not deeper:
             break
-        end = begin - (2 if text.startswith("\r\n", begin - 2) else 1)
     return found
 
 

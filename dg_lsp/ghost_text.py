@@ -172,7 +172,7 @@ def stop_at_scope(text: str, snapshot: Snapshot) -> str:
     """Ends the text where it leaves the block that the cursor is in, or that it begins."""
     here = window(snapshot)
     lines = text.split("\n")
-    begun = bool(here.line_left.strip())
+    begun = bool(here.line_left.strip()) and indentation.opens_block(here.line_left + lines[0])
     outer = here.line_left or next((line for line in lines if line.strip()), "")
     base, deeper, blank = indentation.width(outer), False, False
     depth, end = len(here.state().stack), len(lines[0])

@@ -30,6 +30,7 @@ _COMMON = 4  # more definitions of a name than this say nothing
 _NAME = re.compile(r"[^\W\d]\w+")
 _NEAR_CHARS = 400  # the distance at which a name counts half
 _HEAD_CHARS = 8000
+_CHUNK_CHARS = 10_000  # on each side of the cursor
 _MAX_LIVE_CHARS = 64_000  # of an open document that is parsed for its definitions
 
 
@@ -200,8 +201,12 @@ class Retrieval:
 
 
 def _chunk(snapshot: Snapshot, line: int, most: int) -> Chunk:
-    first, lines = around(LINE_END.split(snapshot.text), line, most)
-    return Chunk(snapshot.path, "\n".join(lines), first)
+    """The lines around the cursor; of very long lines a part."""
+    start = max(0, snapshot.offset - _CHUNK_CHARS)
+    above = LINE_END.split(snapshot.text[start : snapshot.offset])
+    below = LINE_END.split(snapshot.text[snapshot.offset : snapshot.offset + _CHUNK_CHARS])
+    first, lines = around([*above[:-1], above[-1] + below[0], *below[1:]], len(above) - 1, most)
+    return Chunk(snapshot.path, "\n".join(lines), line - len(above) + 1 + first)
 
 
 def _line(snapshot: Snapshot) -> int:
