@@ -48,18 +48,16 @@ class PrefixCache:
         window = self._windows[layer]
         return 0 if window is None else max(0, self.length - (window - 1))
 
-    def view_with(
-        self, layer: int, keys: Tensor, values: Tensor, first: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """[visible prefix ; new] keys and values of `layer`, each [B, KV, L, D].
 
         The prefix is given from position `first` on, or from where the next token sees it.
         `keys` and `values` [B, KV, N, D] belong to the N positions after the prefix. With one
         row they are written in place behind it; several rows, and training, get copies of it.
         """
-        first = self.first_visible(layer) if first is None else first
+        first = self.first_visible(layer)
         end = self.length + keys.shape[2]
-        if keys.shape[0] > 1 or keys.requires_grad:
+        if keys.shape[0] > 1:
             shape = (keys.shape[0], -1, -1, -1)
             prefix_k = self._keys[layer][None, :, first : self.length].expand(shape)
             prefix_v = self._values[layer][None, :, first : self.length].expand(shape)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.cache import PrefixCache
-from engine.infill import Control, Filled
+from engine.infill import Canvas, Control, Filled, sealed
 from engine.model import Transformer
 from engine.request import StopReason
 
@@ -47,13 +48,16 @@ def decode(
     stop_at: Callable[[Sequence[int]], StopReason | None],
     control: Control,
     *,
+    shift: int = 0,
+    in_hole: bool = False,
     allowed: Callable[[Sequence[int]], Tensor | None] = lambda ids: None,
     propose: Callable[[Sequence[int], int], Sequence[int]] = lambda ids, room: (),
     timed: Callable[[int, float], None] = lambda rows, seconds: None,
 ) -> Filled:
     """Greedy continuation from `hidden` [1, n, D], the states of the cached prefix's last tokens.
 
-    `stop_at` sees the ids so far after each token. `allowed` may give the ids the next token
+    `in_hole` writes a hole's text at positions moved by `shift`, up to its first empty slot; see
+    `infill.sealed`. `stop_at` sees the ids so far after each token. `allowed` may give the ids the next token
     must come from. `propose` may give a draft of what follows the ids so far, of at most so many
     tokens: one forward verifies it, and only what is written without it too is kept. `timed` gets
     rows and seconds of each forward. The cache is extended by all tokens but the last; `forwards`
@@ -61,13 +65,18 @@ def decode(
     """
     ids: list[int] = []
     draft: Sequence[int] = ()
+    ends: set[int | None] = set(model.config.eos_ids)
+    never = None
+    if in_hole:
+        assert model.config.canvas
+        ends, never = ends | {model.config.canvas.empty_id}, model.config.canvas.mask_id
     log_probability, forwards = 0.0, 1
     stop: StopReason | None = None
-    beliefs, best = _predict(model, hidden[0, -1:])
+    beliefs, best = _predict(model, hidden[0, -1:], never)
     while True:
         for row, drafted in enumerate([*draft, None]):
             token = _choose(beliefs[row], best[row], allowed(ids))
-            if token in model.config.eos_ids:
+            if token in ends:
                 stop = StopReason.COMPLETE
                 break
             ids.append(token)
@@ -88,7 +97,8 @@ def decode(
         control.check()
         draft = propose(ids, max_tokens - len(ids) - 1)
         started = time.perf_counter()
-        beliefs, best = _predict(model, model.encode([ids[-1], *draft], cache)[0])
+        states = model.encode([ids[-1], *draft], cache, shift=shift, on_canvas=in_hole)[0]
+        beliefs, best = _predict(model, states, never)
         timed(1 + len(draft), time.perf_counter() - started)
         forwards += 1
     return Filled(
@@ -99,9 +109,41 @@ def decode(
     )
 
 
-def _predict(model: Transformer, states: Tensor) -> tuple[Tensor, list[int]]:
+@torch.inference_mode()
+def fill(
+    model: Transformer,
+    cache: PrefixCache,
+    canvas: Canvas,
+    stop_at: Callable[[Sequence[int]], StopReason | None],
+    control: Control,
+    **options: Any,
+) -> Filled:
+    """Writes the hole of `canvas` from left to right, its clamped suffix in view.
+
+    `options` are those of `decode`. The cache is left as it was.
+    """
+    control.check()
+    with sealed(model, cache, canvas) as shift:
+        hidden = model.encode(canvas.lead, cache, shift=shift, on_canvas=True)
+        return decode(
+            model,
+            cache,
+            hidden,
+            canvas.hole,
+            stop_at,
+            control,
+            shift=shift,
+            in_hole=True,
+            **options,
+        )
+
+
+def _predict(model: Transformer, states: Tensor, never: int | None) -> tuple[Tensor, list[int]]:
     """Log-probabilities [N, V] of the next token after each of `states` [N, D], and the best."""
-    beliefs = model.logits(states).log_softmax(-1)
+    logits = model.logits(states)
+    if never is not None:
+        logits[:, never] = -torch.inf
+    beliefs = logits.log_softmax(-1)
     return beliefs, beliefs.argmax(-1).tolist()
 
 

@@ -69,8 +69,9 @@ class CanvasConfig:
 
     An undecided position shows a random id (`noise` "uniform") or `mask_id` ("mask"). `empty_id`
     stands for the slots of a hole that its text does not fill. `shifted`: what belongs at a
-    position is predicted one position earlier, as a causal model does. `adapter_rank` is that of
-    the low-rank weights which work on canvases only; 0 for none.
+    position is predicted one position earlier, as a causal model does. `sealed_suffix`: the known
+    text behind the hole does not see the hole, and is encoded once, like the prefix.
+    `adapter_rank` is that of the low-rank weights which work on canvases only; 0 for none.
     """
 
     length: int
@@ -79,6 +80,7 @@ class CanvasConfig:
     empty_id: int | None = None
     shifted: bool = False
     self_conditioning: bool = True
+    sealed_suffix: bool = False
     adapter_rank: int = 0
 
     def __post_init__(self) -> None:

@@ -8,7 +8,8 @@ nothing of text, requests or HTTP; what a step decides is `engine.sampler`'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -82,8 +83,10 @@ def denoise(
     config: SamplerConfig,
     generator: torch.Generator,
     control: Control,
+    *,
+    shift: int = 0,
 ) -> Filled:
-    """Denoises the hole of `canvas`, which follows the cached prefix.
+    """Denoises the hole of `canvas`, which follows the cached prefix, `shift` positions away.
 
     Logits and self-conditioning are computed for the hole's rows only. What a step decides is a
     matter of the noise the model was trained on: `_Renoised` or `_Unmasked`.
@@ -101,7 +104,7 @@ def denoise(
     soft = None
     for forwards in range(1, config.max_steps + 1):
         control.check()
-        hidden = model.canvas(torch.cat((before, hole, after), 1), cache, soft)
+        hidden = model.canvas(torch.cat((before, hole, after), 1), cache, soft, shift=shift)
         logits = model.logits(hidden[:, first : first + canvas.hole])
         if own.mask_id is not None:
             logits[..., own.mask_id] = -torch.inf
@@ -195,6 +198,24 @@ class _Unmasked:
         return hole.masked_fill(~self._decided, self._mask_id), bool(done)
 
 
+@contextmanager
+def sealed(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Iterator[int]:
+    """Puts the clamped suffix of `canvas` behind the cached prefix for the time of one answer.
+
+    It stands at the positions behind the hole, and is encoded once, however many forwards the hole
+    takes. Gives the shift that brings [lead | hole] back to the positions behind the prefix.
+    """
+    length = cache.length
+    try:
+        if canvas.clamped:
+            room = len(canvas.lead) + canvas.hole
+            with torch.inference_mode():
+                model.encode(canvas.clamped, cache, shift=room, on_canvas=True)
+        yield -len(canvas.clamped)
+    finally:
+        cache.truncate(length)
+
+
 def infill(
     model: Transformer,
     cache: PrefixCache,
@@ -208,15 +229,20 @@ def infill(
     Slots the model leaves empty are taken out. The cache is left as it was: for one canvas the
     commit pass would be wasted work.
     """
-    known = len(canvas.lead) + len(canvas.clamped)
-    assert 0 < canvas.hole <= model.config.canvas_length - known, (
-        f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of "
-        f"{model.config.canvas_length}"
+    own = model.config.canvas
+    assert own, "this model has no diffusion training"
+    known = len(canvas.lead) + (0 if own.sealed_suffix else len(canvas.clamped))
+    assert 0 < canvas.hole <= own.length - known, (
+        f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of {own.length}"
     )
-    filled = denoise(model, cache, canvas, config, generator, control or Control())
-    assert model.config.canvas
-    empty = model.config.canvas.empty_id
-    return replace(filled, ids=tuple(token for token in filled.ids if token != empty))
+    control = control or Control()
+    if own.sealed_suffix:
+        with sealed(model, cache, canvas) as shift:
+            alone = replace(canvas, clamped=())
+            filled = denoise(model, cache, alone, config, generator, control, shift=shift)
+    else:
+        filled = denoise(model, cache, canvas, config, generator, control)
+    return replace(filled, ids=tuple(token for token in filled.ids if token != own.empty_id))
 
 
 @torch.inference_mode()

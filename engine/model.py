@@ -13,6 +13,7 @@ those of its decoder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -37,64 +38,45 @@ class Transformer(nn.Module):
         if not config.tied_head:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def encode(self, ids: Sequence[int], cache: PrefixCache) -> Tensor:
+    def encode(
+        self, ids: Sequence[int], cache: PrefixCache, *, shift: int = 0, on_canvas: bool = False
+    ) -> Tensor:
         """Causal pass over `ids`, which follow the cached prefix; extends the cache by them.
 
-        Returns the final hidden states [1, N, D].
+        `shift` moves them away from the positions that follow the cache's; with `on_canvas` they
+        are a hole's: adapters work. Returns the final hidden states [1, N, D].
         """
         tokens = torch.tensor(list(ids), device=self.embed_tokens.weight.device)
-        hidden = self._run(self.embed(tokens[None]), cache, causal=True)
+        x = self.embed(tokens[None])
+        hidden = self._run(x, cache, causal=True, shift=shift, on_canvas=on_canvas)
         cache.commit(ids)
         return hidden
 
-    def canvas(self, ids: Tensor, cache: PrefixCache, soft: Tensor | None) -> Tensor:
+    def canvas(
+        self, ids: Tensor, cache: PrefixCache, soft: Tensor | None, *, shift: int = 0
+    ) -> Tensor:
         """Bidirectional pass over `ids` [B, C] after the cached prefix; final hidden [B, C, D].
 
         `soft` [B, C, D] is the self-conditioning signal of the previous step (see
-        `soft_embedding`); None, before the first step, counts as zeros.
+        `soft_embedding`); None, before the first step, counts as zeros. `shift` as in `encode`.
         """
         assert self.config.canvas, "this model has no diffusion training"
         embedded = self.embed(ids)
         if self.config.canvas.self_conditioning:
             soft = torch.zeros_like(embedded) if soft is None else soft
             embedded = self.self_conditioning(embedded, soft)
-        return self._run(embedded, cache, causal=False)
+        return self._run(embedded, cache, causal=False, shift=shift, on_canvas=True)
 
     def branches(
-        self,
-        ids: Sequence[Sequence[int]],
-        starts: Sequence[int],
-        cache: PrefixCache,
-        *,
-        canvas: bool = False,
-        closed: bool = False,
-    ) -> list[Tensor]:
-        """Several continuations of the cached prefix, or with `canvas` canvases, in one forward.
+        self, ids: Tensor, positions: Tensor, cache: PrefixCache, branches: Sequence[Branch]
+    ) -> Tensor:
+        """Several canvases over one cached prefix in one forward, for training.
 
-        Continuation k stands behind the first `starts[k]` cached tokens and sees those and
-        itself: up to each row, or whole on a canvas that is not `closed` (as training begins).
-        Returns the final hidden states [len(ids[k]), D] of each; leaves the cache alone.
+        ids, positions [N] -> final hidden [N, D]; `branches` are consecutive rows of them. Leaves
+        the cache alone.
         """
-        own = self.config.canvas
-        assert not canvas or (own and not own.self_conditioning), "such canvases go one by one"
-        device = self.embed_tokens.weight.device
-        counts = [len(branch) for branch in ids]
-        assert all(0 <= start <= cache.length for start in starts), (starts, cache.length)
-        tokens = torch.tensor([token for branch in ids for token in branch], device=device)
-        sizes = torch.tensor(counts, device=device)
-        branch = torch.arange(len(ids), device=device).repeat_interleave(sizes)
-        begins = torch.tensor(starts, device=device)[branch]
-        offset = torch.cat([torch.arange(count, device=device) for count in counts])
-        x = self.embed(tokens[None])
-        causal = closed or not canvas
-        step = _Pass(
-            begins + offset,
-            x.dtype,
-            cache=cache,
-            causal=not canvas,
-            branch=(branch, begins, causal),
-        )
-        return list(torch.split(self._layers(x, step)[0], counts))
+        x = self.embed(ids[None])
+        return self._layers(x, _Branched(positions, x.dtype, cache, branches))[0]
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """One pass without a cache, for training: ids, positions [B, T] -> hidden [B, T, D].
@@ -103,7 +85,7 @@ class Transformer(nn.Module):
         """
         assert not self.config.layer_scalars, "training is for models without layer scalars"
         x = self.embed(ids)
-        return self._layers(x, _Pass(positions, x.dtype, given=mask))
+        return self._layers(x, _Masked(positions, x.dtype, mask))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""
@@ -126,9 +108,12 @@ class Transformer(nn.Module):
         weight = self.embed_tokens.weight
         return torch.tensor(self.config.embedding_scale, dtype=weight.dtype, device=weight.device)
 
-    def _run(self, x: Tensor, cache: PrefixCache, *, causal: bool) -> Tensor:
-        positions = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
-        return self._layers(x, _Pass(positions, x.dtype, cache=cache, causal=causal))
+    def _run(
+        self, x: Tensor, cache: PrefixCache, *, causal: bool, shift: int, on_canvas: bool
+    ) -> Tensor:
+        places = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
+        step = _Cached(places, shift, x.dtype, cache, causal=causal, on_canvas=on_canvas)
+        return self._layers(x, step)
 
     def _layers(self, x: Tensor, step: _Pass) -> Tensor:
         for index, layer in enumerate(self.layers):
@@ -220,8 +205,7 @@ class Attention(nn.Module):
             q, k, v = self.q_norm(q), self.k_norm(k), kernels.rms_norm(v, None, self.eps)
         cos, sin = step.rotary(self.shape)
         q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
-        keys, values = step.view_with(index, k.transpose(1, 2), v.transpose(1, 2))
-        out = kernels.attention(q, keys, values, self.scale, step.mask(index, self.shape.window))
+        out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
         projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
         return projected
 
@@ -262,7 +246,8 @@ class Projection(nn.Linear):
         """x [..., inputs] -> [..., outputs]."""
         out = F.linear(x, self.weight)
         if self.rank and on_canvas:
-            out = out + F.linear(F.linear(x, self.adapter_down), self.adapter_up)
+            down, up = self.adapter_down.to(x.dtype), self.adapter_up.to(x.dtype)
+            out = out + F.linear(F.linear(x, down), up)
         return out
 
 
@@ -328,41 +313,31 @@ class Norm(nn.Module):
         return kernels.rms_norm(x, self.weight, self.eps)
 
 
-class _Pass:
-    """What all layers of one forward share: positions, rotary tables, cache and masks.
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Rows that continue the first `sees` tokens of a cached prefix together.
 
-    Without a `cache` the rows see each other under `given`, the caller's own mask. `branch` says
-    of each row [N] which continuation it is part of and how much of the prefix [N] that one sees,
-    and whether it sees only what stands before it there. A pass that is not `causal` is a canvas'.
+    `mask` [rows, rows] is true where a row may look among them.
+    """
+
+    sees: int
+    mask: Tensor
+
+
+class _Pass:
+    """What all layers of one forward share: rotary tables, and who sees whom.
+
+    `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work.
     """
 
     def __init__(
-        self,
-        positions: Tensor,
-        dtype: torch.dtype,
-        *,
-        cache: PrefixCache | None = None,
-        given: Tensor | None = None,
-        causal: bool = False,
-        branch: tuple[Tensor, Tensor, bool] | None = None,
+        self, positions: Tensor, dtype: torch.dtype, *, causal: bool, on_canvas: bool
     ) -> None:
         self.causal = causal
-        self.on_canvas = not causal and given is None
-        self._branch = branch
+        self.on_canvas = on_canvas
         self._positions = positions
         self._dtype = dtype
-        self._cache = cache
-        self._given = given
         self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
-        self._masks: dict[int | None, Tensor] = {}
-
-    def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values this pass's rows may see in `layer`."""
-        if self._cache is None:
-            return keys, values
-        # A continuation that starts early sees farther back than the next token would.
-        first = None if self._branch is None else 0
-        return self._cache.view_with(layer, keys, values, first)
 
     def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
         """Cosines and sines of this pass's positions for layers of `shape`."""
@@ -372,33 +347,91 @@ class _Pass:
             )
         return self._tables[shape]
 
-    def mask(self, index: int, window: int | None) -> Tensor | None:
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """q [B, N, H, D] over what its rows may see of layer `index`; k, v [B, KV, N, D] are new."""
+        raise NotImplementedError
+
+
+class _Cached(_Pass):
+    """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order."""
+
+    def __init__(
+        self,
+        places: Tensor,
+        shift: int,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+        *,
+        causal: bool,
+        on_canvas: bool,
+    ) -> None:
+        super().__init__(places + shift, dtype, causal=causal, on_canvas=on_canvas)
+        self._places = places
+        self._cache = cache
+        self._masks: dict[int | None, Tensor] = {}
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `_Pass.attend`."""
+        keys, values = self._cache.view_with(index, k, v)
+        mask = self._mask(index, layer.shape.window)
+        return kernels.attention(q, keys, values, layer.scale, mask)
+
+    def _mask(self, index: int, window: int | None) -> Tensor | None:
         """True where a query may look; None where it may look at everything it is given.
 
         A canvas sees all of the visible prefix and itself. So does a single next token.
         """
-        if self._branch is not None:
-            return self._branch_mask(window)
-        if self._cache is None or not self.causal or len(self._positions) == 1:
-            return self._given
+        if not self.causal or len(self._places) == 1:
+            return None
         if window not in self._masks:
             first, last = self._cache.first_visible(index), self._cache.length
-            keys = torch.arange(first, last + len(self._positions), device=self._positions.device)
-            distance = self._positions[:, None] - keys  # [N, L]
+            keys = torch.arange(first, last + len(self._places), device=self._places.device)
+            distance = self._places[:, None] - keys  # [N, L]
             allowed = distance >= 0
             self._masks[window] = allowed if window is None else allowed & (distance < window)
         return self._masks[window]
 
-    def _branch_mask(self, window: int | None) -> Tensor:
-        """[N, prefix + N]: each row sees its share of the prefix and its own branch so far."""
-        assert self._branch is not None and self._cache is not None
-        if window not in self._masks:
-            branch, begins, causal = self._branch
-            prefix = torch.arange(self._cache.length, device=branch.device)
-            distance = self._positions[:, None] - torch.cat((prefix, self._positions))
-            own = branch[:, None] == branch
-            if causal:
-                own = own & (distance[:, len(prefix) :] >= 0)
-            allowed = torch.cat((prefix < begins[:, None], own), 1)
-            self._masks[window] = allowed if window is None else allowed & (distance < window)
-        return self._masks[window]
+
+class _Masked(_Pass):
+    """Rows that see each other under a mask of the caller's, [B, T, T], in every layer."""
+
+    def __init__(self, positions: Tensor, dtype: torch.dtype, mask: Tensor) -> None:
+        super().__init__(positions, dtype, causal=False, on_canvas=False)
+        self._mask = mask
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `_Pass.attend`."""
+        return kernels.attention(q, k, v, layer.scale, self._mask)
+
+
+class _Branched(_Pass):
+    """Branches over one cached prefix: attention runs branch by branch, all else at once."""
+
+    def __init__(
+        self,
+        positions: Tensor,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+        branches: Sequence[Branch],
+    ) -> None:
+        super().__init__(positions, dtype, causal=False, on_canvas=True)
+        self._cache = cache
+        self._branches = branches
+        self._masks = [
+            torch.cat((b.mask.new_ones(len(b.mask), b.sees), b.mask), 1) for b in branches
+        ]
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `_Pass.attend`."""
+        assert layer.shape.window is None, "training is for models without sliding layers"
+        none = k[:, :, :0]
+        prefix_k, prefix_v = self._cache.view_with(index, none.detach(), none.detach())
+        attention = kernels.attention if k.is_cuda else kernels.attention_by_products
+        parts, first = [], 0
+        for branch, mask in zip(self._branches, self._masks, strict=True):
+            rows = slice(first, first + len(branch.mask))
+            keys = torch.cat((prefix_k[:, :, : branch.sees], k[:, :, rows]), 2)
+            values = torch.cat((prefix_v[:, :, : branch.sees], v[:, :, rows]), 2)
+            parts.append(attention(q[:, rows], keys, values, layer.scale, mask))
+            first = rows.stop
+        return torch.cat(parts, 1)

@@ -109,8 +109,9 @@ def canvas(prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig)
     if clamped and prompt.ends and config.family == "diffusion_gemma" and config.pad_id is not None:
         clamped.append(tokenizer.special("<turn|>"))
         clamped += [config.pad_id] * (MIN_CANVAS - hole - len(clamped))
-    fitting = tuple(clamped[: max(0, config.canvas_length - hole - len(prompt.lead))])
-    return Canvas(hole=hole, clamped=fitting, lead=prompt.lead)
+    if not (config.canvas and config.canvas.sealed_suffix):
+        del clamped[max(0, config.canvas_length - hole - len(prompt.lead)) :]
+    return Canvas(hole=hole, clamped=tuple(clamped), lead=prompt.lead)
 
 
 def _document(

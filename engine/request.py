@@ -29,11 +29,12 @@ class StopReason(StrEnum):
 
 
 class Mode(StrEnum):
-    """How the hole is filled. `auto` takes diffusion where the model was trained for it."""
+    """How the hole is filled. `auto` takes the best that the model was trained for."""
 
     AUTO = "auto"
-    DIFFUSION = "diffusion"
-    CAUSAL = "causal"
+    DIFFUSION = "diffusion"  # denoises a canvas
+    FIM = "fim"  # from left to right, what follows the hole in view
+    CAUSAL = "causal"  # from left to right, knowing only what stands before
 
 
 class RequestError(ValueError):

@@ -22,7 +22,7 @@ from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
 from engine.healing import Healer
-from engine.infill import Control, Filled
+from engine.infill import Canvas, Control, Filled
 from engine.model import Transformer
 from engine.prompt import Prompt
 from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
@@ -31,6 +31,7 @@ from engine.tokenizer import Tokenizer
 Progress = Callable[[float, str], None]
 
 FIXED_HOLE = 32  # tokens, where the caller does not know the length of the hole
+LONG_HOLE = 64  # the same for several lines, where a slot that stays empty costs nothing
 
 
 class Engine:
@@ -86,7 +87,7 @@ class Engine:
             deadline = clock.started + request.deadline_ms / 1000
         control = Control(cancelled=cancelled, deadline=deadline)
         mode = self._mode(request)
-        fill = self._diffuse if mode is Mode.DIFFUSION else self._continue
+        fill = {Mode.DIFFUSION: self._diffuse, Mode.FIM: self._write}.get(mode, self._continue)
         answer = fill(request, control, on_draft, clock)
         return InfillResult(
             text=answer.text,
@@ -122,11 +123,17 @@ class Engine:
         }
 
     def _mode(self, request: InfillRequest) -> Mode:
+        own = self._model.config.canvas
+        possible = [Mode.CAUSAL] if own is None else [Mode.DIFFUSION, Mode.CAUSAL]
+        if own and own.sealed_suffix:
+            # The best on held-out holes, and the fastest on a CPU (BENCHMARKS.md).
+            possible.insert(0, Mode.FIM)
         if request.mode is Mode.AUTO:
-            return Mode.DIFFUSION if self._model.config.is_diffusion else Mode.CAUSAL
-        if request.mode is Mode.DIFFUSION and not self._model.config.is_diffusion:
+            return possible[0]
+        if request.mode not in possible:
+            known = "' or '".join(str(mode) for mode in possible)
             raise EngineError(
-                f"{self._name} was not trained for diffusion; use mode 'causal' or 'auto'"
+                f"{self._name} was not trained for mode '{request.mode}'; use '{known}' or 'auto'"
             )
         return request.mode
 
@@ -142,32 +149,62 @@ class Engine:
         on_draft: Callable[[Draft], None] | None,
         clock: _Clock,
     ) -> _Answer:
-        built = self._diffusion_prompt(request)
-        healed = len(self._tokenizer.encode(built.healed))
-        limit = self._model.config.canvas_length - len(built.lead) - len(built.suffix) - healed
-        hole = request.hole_tokens or min(request.max_tokens, FIXED_HOLE)
-        if (built.suffix or built.lead) and hole > limit:
-            raise EngineError(
-                f"a hole of {hole} tokens and {len(built.suffix)} of suffix do not fit the canvas "
-                f"of {self._model.config.canvas_length}; ask for at most {limit}"
-            )
-        hole += healed
-        canvas = prompt.canvas(built, hole, self._tokenizer, self._model.config)
+        built, canvas = self._laid_out(request, FIXED_HOLE)
         clock.mark("tokenize")
-        cache = self._prefixes.lookup(built.ids)
-        cached = cache.length
-        self._encode(cache, built.ids[cached:], control)
+        cache, cached = self._prefix(built, control)
         clock.mark("encode")
         generator = torch.Generator(self._device).manual_seed(request.seed)
         control = replace(control, on_draft=self._drafts(on_draft, request, built))
         if canvas.clamped or canvas.lead:
             begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
-            canvas = replace(canvas, guess=self._guess(request, built, hole), begin=begin)
+            guess = self._guess(request, built, canvas.hole)
+            canvas = replace(canvas, guess=guess, begin=begin)
             filled = infill.infill(self._model, cache, canvas, self._sampler, generator, control)
         else:
+            hole = canvas.hole
             filled = infill.generate(self._model, cache, hole, self._sampler, generator, control)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
+
+    def _write(
+        self,
+        request: InfillRequest,
+        control: Control,
+        on_draft: Callable[[Draft], None] | None,
+        clock: _Clock,
+    ) -> _Answer:
+        """From left to right with the suffix in view."""
+        built, canvas = self._laid_out(request, FIXED_HOLE if request.single_line else LONG_HOLE)
+        clock.mark("tokenize")
+        cache, cached = self._prefix(built, control)
+        clock.mark("encode")
+        steered = self._steered(request, built, control, on_draft)
+        filled = causal.fill(self._model, cache, canvas, **steered)
+        clock.mark("decode")
+        return self._answer(request, built, filled, cached)
+
+    def _laid_out(self, request: InfillRequest, unknown: int) -> tuple[Prompt, Canvas]:
+        """The prompt, and the canvas with a hole of the length asked for, or of `unknown`."""
+        built = self._diffusion_prompt(request)
+        own = self._model.config.canvas
+        assert own
+        healed = len(self._tokenizer.encode(built.healed))
+        beside = 0 if own.sealed_suffix else len(built.suffix)
+        limit = own.length - len(built.lead) - beside - healed
+        hole = request.hole_tokens or min(request.max_tokens, unknown)
+        if (built.suffix or built.lead) and hole > limit:
+            raise EngineError(
+                f"a hole of {hole} tokens and {beside} of suffix do not fit the canvas "
+                f"of {own.length}; ask for at most {limit}"
+            )
+        return built, prompt.canvas(built, hole + healed, self._tokenizer, self._model.config)
+
+    def _prefix(self, built: Prompt, control: Control) -> tuple[PrefixCache, int]:
+        """The encoded prompt, and how many tokens of it were at hand."""
+        cache = self._prefixes.lookup(built.ids)
+        cached = cache.length
+        self._encode(cache, built.ids[cached:], control)
+        return cache, cached
 
     def _diffusion_prompt(self, request: InfillRequest) -> Prompt:
         """The request laid out for the model's family."""
@@ -195,21 +232,29 @@ class Engine:
         assert hidden is not None
         clock.mark("encode")
         healed = self._tokenizer.encode(built.healed)
-        drafter = self._drafter(request, built)
-        filled = causal.decode(
-            self._model,
-            cache,
-            hidden,
-            (request.hole_tokens or request.max_tokens) + len(healed),
-            lambda ids: self._stop(ids, request, built),
-            replace(control, on_draft=self._drafts(on_draft, request, built)),
-            allowed=lambda ids: self._allowed(ids, built),
-            propose=drafter.propose if self._config.drafts else lambda ids, room: (),
-            timed=self._pace.saw,
-        )
+        most = (request.hole_tokens or request.max_tokens) + len(healed)
+        steered = self._steered(request, built, control, on_draft)
+        filled = causal.decode(self._model, cache, hidden, most, **steered)
         self._prefixes.trim()
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
+
+    def _steered(
+        self,
+        request: InfillRequest,
+        built: Prompt,
+        control: Control,
+        on_draft: Callable[[Draft], None] | None,
+    ) -> dict[str, Any]:
+        """What decoding from left to right is told of the request."""
+        drafter = self._drafter(request, built)
+        return {
+            "stop_at": lambda ids: self._stop(ids, request, built),
+            "control": replace(control, on_draft=self._drafts(on_draft, request, built)),
+            "allowed": lambda ids: self._allowed(ids, built),
+            "propose": drafter.propose if self._config.drafts else lambda ids, room: (),
+            "timed": self._pace.saw,
+        }
 
     def _encode(self, cache: PrefixCache, ids: Sequence[int], control: Control) -> Tensor | None:
         if not ids:

@@ -2,6 +2,7 @@
 
 from engine.kernels.reference import (
     attention,
+    attention_by_products,
     experts,
     gated,
     rms_norm,
@@ -13,6 +14,7 @@ from engine.kernels.reference import (
 
 __all__ = [
     "attention",
+    "attention_by_products",
     "experts",
     "gated",
     "rms_norm",

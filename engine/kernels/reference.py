@@ -54,6 +54,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
     return out.reshape(batch, length, heads, dim)
 
 
+def attention_by_products(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
+) -> Tensor:
+    """`attention` without the fused operation, whose backward pass is slow for few rows on a CPU.
+
+    q [B, N, H, D], k, v [B, KV, L, D], mask [N, L].
+    """
+    batch, length, heads, dim = q.shape
+    kv_heads = k.shape[1]
+    group = heads // kv_heads
+    rows = q.view(batch, length, kv_heads, group, dim).permute(0, 2, 3, 1, 4)
+    rows = rows.reshape(batch, kv_heads, group * length, dim) * (scale or dim**-0.5)
+    bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, -torch.inf)
+    weights = (rows @ k.mT + bias.repeat(group, 1)).softmax(-1)
+    out = (weights @ v).view(batch, kv_heads, group, length, dim).permute(0, 3, 1, 2, 4)
+    return out.reshape(batch, length, heads, dim)
+
+
 def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """activation(gate) · up, with tanh-approximated GELU or SiLU."""
     if activation == "silu":

@@ -1,16 +1,21 @@
-"""What one training example asks: a window of text and several canvases cut out of it. Pure numpy.
+"""What one training example asks: a window of text and several holes cut out of it. Pure numpy.
 
-The window runs through the encoder once; every canvas sees the part of it before its cursor and
-itself. So one sequence [window | canvas 1 | canvas 2 ...] with a block mask trains all of them in
-one forward. Knows nothing of the model, torch or files.
+The window runs through the encoder once; every hole sees the part of it before its cursor. So one
+sequence [window | hole 1 | hole 2 ...] with a block mask trains all of them in one forward. A hole
+stands there several times, each a `part` with rows of its own, over one suffix:
 
-    canvas = [token before the hole | hole, partly noised | suffix]      (logits shifted by one)
-    hole   = [middle | EMPTY ... up to a bucket]
+    suffix   what follows the hole; causal, does not see the hole: encoded once per request
+    written  [token before the hole | middle], causal: left to right, the suffix in view
+    canvas   [token before the hole | middle, EMPTY ... up to a bucket], partly noised, open
+
+Logits are shifted by one: a row predicts the next slot. Knows nothing of the model, torch or files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,55 +24,58 @@ from engine.config import CanvasConfig
 
 Ids = NDArray[np.int64]
 NO_TARGET = -1
+SUFFIX, WRITTEN, CANVAS = 0, 1, 2  # parts of a hole; further canvases count on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How canvases are cut and noised; shares are probabilities, lengths are tokens.
+    """How holes are cut and noised; shares are probabilities, lengths are tokens.
 
     Rows of weight 0 have no target: they cost no logits.
     """
 
     window: int = 1024
-    canvases: int = 12
+    holes: int = 12
     buckets: tuple[int, ...] = (8, 16, 32, 64)
-    suffix: int = 32
+    canvases: int = 2  # of each hole, with noise of their own
+    longest_canvas: int = 64  # holes of a larger bucket are only written
+    suffix: tuple[int, int] = (8, 64)  # drawn anew for each hole
     min_prefix: int = 16
-    rest_of_line: float = 0.35
-    whole_lines: float = 0.25
-    empty_middle: float = 0.10  # the rest of 1 is random spans
-    no_suffix: float = 0.15
-    all_noised: float = 0.28
-    left_to_right: float = 0.25  # noise from some slot on; the rest of 1: anywhere
-    random_noise: float = 0.15  # of noised slots, the others show the mask
+    rest_of_line: float = 0.40
+    whole_lines: float = 0.35
+    empty_middle: float = 0.05  # the rest of 1 is random spans
+    one_line: float = 0.5  # of whole lines; the others have 2 to 6
+    no_suffix: float = 0.10  # then the text goes on to the end of the hole
+    tight: float = 0.5  # holes in the smallest bucket that they fit into
+    exact: float = 0.15  # holes without EMPTY slots: their length was known
+    all_noised: float = 0.35
+    left_to_right: float = 0.35  # noise from some slot on; the rest of 1: anywhere
+    random_noise: float = 0.10  # of noised slots, the others show the mask
     empty_weight: float = 0.1  # of EMPTY slots behind the first
-    clean_weight: float = 0.2  # of slots that were not noised
-    suffix_weight: float = 0.05
-    causal_weight: float = 1.0
+    clean_weight: float = 0.0  # of slots that were not noised
+    canvas_weight: float = 0.5  # of a slot on a canvas, against one in the written part
+    hole_weight: float = 2.0  # of all holes together, against
+    causal_weight: float = 1.0  # the window as plain text
 
     @property
     def canvas(self) -> int:
-        """The longest canvas: the token before the hole, hole, suffix."""
-        return 1 + max(self.buckets) + self.suffix
-
-    @property
-    def length(self) -> int:
-        """Tokens of one example, all canvases at their longest."""
-        return self.window + self.canvases * self.canvas
+        """The most rows a canvas takes with its suffix."""
+        return 1 + max(self.buckets) + self.suffix[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sequence; all arrays are [length]. Padding has segment -1 and no target.
+    """One sequence; all arrays are [length].
 
-    `segment` is 0 for the window and 1.. for canvases; `sees` is how many window tokens a
-    canvas token may look at; `targets` are what the row predicts (NO_TARGET: nothing), with
-    `weights`; `noised` marks rows that predict a slot that was noised.
+    `segment` is 0 for the window and 1.. for holes, -1 for padding; `part` says which part of the
+    hole a row is of; `sees` is how many window tokens it may look at; `targets` are what the row
+    predicts (NO_TARGET: nothing), with `weights`; `noised` marks rows that predict a noised slot.
     """
 
     tokens: Ids
     positions: Ids
     segment: Ids
+    part: Ids
     sees: Ids
     targets: Ids
     weights: NDArray[np.float32]
@@ -82,52 +90,156 @@ def example(
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Example:
-    """Cuts `recipe.canvases` holes into `window` [recipe.window].
+    """Cuts `recipe.holes` holes into `window` [recipe.window].
 
     `newline` [vocab_size] says of each id whether its text has a line end.
     """
     assert len(window) == recipe.window, f"window of {len(window)}, recipe says {recipe.window}"
-    assert canvas.shifted, "this objective shifts the logits by one"
+    assert canvas.sealed_suffix and canvas.shifted, "this objective shifts logits, seals suffixes"
     assert canvas.mask_id is not None, "this objective noises with a mask"
     assert canvas.empty_id is not None, "this objective fills the hole with empty slots"
-    made = _blank(recipe.length)
-    made.tokens[: recipe.window] = window
-    made.positions[: recipe.window] = np.arange(recipe.window)
-    made.segment[: recipe.window] = 0
-    made.targets[: recipe.window - 1] = window[1:]
-    made.weights[: recipe.window - 1] = recipe.causal_weight / (recipe.window - 1)
+    targets, weights = np.append(window[1:], NO_TARGET), np.zeros(len(window))
+    weights[:-1] = recipe.causal_weight / (len(window) - 1)
+    made = [_rows(window, 0, SUFFIX, 0, 0, targets, weights)]
     line_ends = np.flatnonzero(newline[window])
-    for index in range(recipe.canvases):
-        start, end = _span(len(window), line_ends, recipe, rng)
-        at = recipe.window + index * recipe.canvas
-        _place(made, at, index + 1, window, start, end, vocab_size, canvas, recipe, rng)
-    made.targets[made.weights == 0] = NO_TARGET
-    return made
+    for number in range(1, recipe.holes + 1):
+        hole = _Hole.cut(window, line_ends, number, canvas.empty_id, recipe, rng)
+        made += [hole.suffix(), hole.written()]
+        if len(hole.slots) <= recipe.longest_canvas:
+            for copy in range(recipe.canvases):
+                shown, noised = _noise(hole.slots, vocab_size, canvas, recipe, rng)
+                made.append(hole.canvas(CANVAS + copy, shown, noised, recipe))
+    whole = _joined(made)
+    asked = whole.weights * (whole.segment > 0)
+    # Flat over the tokens of all holes, which together weigh as much as the window or more.
+    whole.weights[whole.segment > 0] *= recipe.hole_weight / max(1.0, float(asked.sum()))
+    whole.targets[whole.weights == 0] = NO_TARGET
+    return whole
 
 
-def block_mask(segment: Ids, sees: Ids, window: int) -> NDArray[np.bool_]:
+def may_see(segment: Ids, part: Ids, sees: Ids) -> NDArray[np.bool_]:
     """[length, length], true where a row may look (the definition; slow, for short sequences)."""
     place = np.arange(len(segment))
+    earlier = place[None] <= place[:, None]
     in_window = segment == 0
-    causal = in_window[:, None] & in_window[None] & (place[None] <= place[:, None])
+    causal = in_window[:, None] & in_window[None] & earlier
     prefix = (segment > 0)[:, None] & in_window[None] & (place[None] < sees[:, None])
     same = (segment > 0)[:, None] & (segment[:, None] == segment[None])
+    known = (part == SUFFIX)[None] | (part[:, None] == part[None])
+    own = same & known & (earlier | (part >= CANVAS)[:, None])
     padding = (segment < 0)[:, None] & (place[:, None] == place[None])  # a row must see something
-    mask: NDArray[np.bool_] = causal | prefix | same | padding
+    mask: NDArray[np.bool_] = causal | prefix | own | padding
     return mask
 
 
-def _blank(length: int) -> Example:
-    whole = np.zeros(length, np.int64)
+def padded(example: Example, length: int) -> Example:
+    """The example with padding up to `length` rows."""
+    spare = length - len(example.tokens)
+    filled = {
+        name: np.pad(getattr(example, name), (0, spare), constant_values=blank)
+        for name, blank in (
+            ("tokens", 0), ("positions", 0), ("segment", -1), ("part", 0), ("sees", 0),
+            ("targets", NO_TARGET), ("weights", 0), ("noised", False),
+        )
+    }  # fmt: skip
+    return Example(**filled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """window[start:end], taken out of a window. `slots` are the middle and its EMPTY ones."""
+
+    window: Ids
+    number: int
+    start: int
+    end: int
+    slots: Ids
+    known: int  # tokens of the suffix that are shown
+
+    @classmethod
+    def cut(
+        cls,
+        window: Ids,
+        line_ends: Ids,
+        number: int,
+        empty_id: int,
+        recipe: Recipe,
+        rng: np.random.Generator,
+    ) -> _Hole:
+        """A hole drawn from the recipe."""
+        start, end = _span(len(window), line_ends, recipe, rng)
+        fitting = [bucket for bucket in recipe.buckets if bucket >= end - start]
+        size = fitting[0] if rng.random() < recipe.tight else int(rng.choice(fitting))
+        known = int(rng.integers(*recipe.suffix, endpoint=True))
+        if rng.random() < recipe.no_suffix:
+            # Nothing says where such a hole ends, so the text fills it.
+            end, known = min(len(window), start + size), 0
+        if known == 0 or (end > start and rng.random() < recipe.exact):
+            size = end - start
+        slots = np.full(size, empty_id, np.int64)
+        slots[: end - start] = window[start:end]
+        return cls(window, number, start, end, slots, known)
+
+    def suffix(self) -> Example:
+        """Its rows behind the hole; they predict nothing."""
+        tokens = self.window[self.end : self.end + self.known]
+        return self._part(SUFFIX, tokens, self.start + len(self.slots))
+
+    def written(self) -> Example:
+        """The middle from left to right, then the first EMPTY slot, where there is one."""
+        tokens = self.window[self.start - 1 : self.end]
+        targets = np.append(self.slots, NO_TARGET)[: len(tokens)]
+        return self._part(WRITTEN, tokens, self.start - 1, targets, targets != NO_TARGET)
+
+    def canvas(self, part: int, shown: Ids, noised: NDArray[np.bool_], recipe: Recipe) -> Example:
+        """One noised copy. Row i predicts slot i, which stands at row i + 1."""
+        tokens = np.concatenate((self.window[self.start - 1 : self.start], shown))
+        behind = np.arange(len(shown)) > self.end - self.start
+        weights = recipe.canvas_weight * np.where(behind, recipe.empty_weight, 1.0)
+        weights[~noised] *= recipe.clean_weight
+        targets = np.append(self.slots, NO_TARGET)
+        return self._part(
+            part, tokens, self.start - 1, targets, np.append(weights, 0), np.append(noised, False)
+        )
+
+    def _part(
+        self,
+        part: int,
+        tokens: Ids,
+        position: int,
+        targets: Ids | None = None,
+        weights: NDArray[Any] | None = None,
+        noised: NDArray[np.bool_] | None = None,
+    ) -> Example:
+        return _rows(tokens, self.number, part, self.start - 1, position, targets, weights, noised)
+
+
+def _rows(
+    tokens: Ids,
+    segment: int,
+    part: int,
+    sees: int,
+    position: int,
+    targets: Ids | None = None,
+    weights: NDArray[Any] | None = None,
+    noised: NDArray[np.bool_] | None = None,
+) -> Example:
+    count = len(tokens)
     return Example(
-        tokens=whole.copy(),
-        positions=whole.copy(),
-        segment=whole - 1,
-        sees=whole.copy(),
-        targets=whole + NO_TARGET,
-        weights=np.zeros(length, np.float32),
-        noised=np.zeros(length, np.bool_),
+        tokens=tokens,
+        positions=np.arange(position, position + count),
+        segment=np.full(count, segment),
+        part=np.full(count, part),
+        sees=np.full(count, sees),
+        targets=np.full(count, NO_TARGET) if targets is None else targets,
+        weights=np.zeros(count, np.float32) if weights is None else weights.astype(np.float32),
+        noised=np.zeros(count, np.bool_) if noised is None else noised,
     )
+
+
+def _joined(parts: Sequence[Example]) -> Example:
+    names = [field.name for field in fields(Example)]
+    return Example(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _span(length: int, line_ends: Ids, recipe: Recipe, rng: np.random.Generator) -> tuple[int, int]:
@@ -143,7 +255,7 @@ def _span(length: int, line_ends: Ids, recipe: Recipe, rng: np.random.Generator)
         begins = line_ends[(line_ends >= recipe.min_prefix) & (line_ends < length - 1)]
         if len(begins):
             start = int(rng.choice(begins))
-            lines = int(rng.integers(1, 7))
+            lines = 1 if rng.random() < recipe.one_line else int(rng.integers(2, 7))
             return start, _line_end(line_ends, start + 1, length, most - 1, lines=lines)
     elif kind - recipe.whole_lines < recipe.empty_middle:
         return start, start
@@ -154,48 +266,7 @@ def _line_end(line_ends: Ids, start: int, length: int, most: int, *, lines: int)
     """Where `lines` lines from `start` on end, but at most `most` tokens on."""
     following = [*line_ends[np.searchsorted(line_ends, start) :].tolist(), length]
     ends = [end for end in following[:lines] if end - start <= most]
-    return ends[-1] if ends else start + most
-
-
-def _place(
-    made: Example,
-    at: int,
-    segment: int,
-    window: Ids,
-    start: int,
-    end: int,
-    vocab_size: int,
-    canvas: CanvasConfig,
-    recipe: Recipe,
-    rng: np.random.Generator,
-) -> None:
-    """Writes the canvas of window[start:end] at place `at` of the example."""
-    assert canvas.empty_id is not None, "checked by example()"
-    size = int(rng.choice([bucket for bucket in recipe.buckets if bucket >= end - start]))
-    hole = np.full(size, canvas.empty_id, np.int64)
-    hole[: end - start] = window[start:end]
-    suffix = window[end : end + recipe.suffix]
-    if rng.random() < recipe.no_suffix:
-        suffix = suffix[:0]
-    shown, noised = _noise(hole, vocab_size, canvas, recipe, rng)
-    tokens = np.concatenate((window[start - 1 : start], shown, suffix))
-    rows = slice(at, at + len(tokens))
-    made.tokens[rows] = tokens
-    made.positions[rows] = np.arange(start - 1, start - 1 + len(tokens))
-    made.segment[rows] = segment
-    made.sees[rows] = start - 1
-    # Row i predicts what belongs at row i + 1: first the hole's slots, then the suffix.
-    weights = np.where(np.arange(size) > end - start, recipe.empty_weight, 1.0)
-    weights[~noised] *= recipe.clean_weight
-    share = 1.0 / recipe.canvases
-    made.targets[at : at + size] = hole
-    made.weights[at : at + size] = share * weights / max(1.0, weights.sum())
-    made.noised[at : at + size] = noised
-    if len(suffix):
-        made.targets[at + size : at + size + len(suffix)] = suffix
-        made.weights[at + size : at + size + len(suffix)] = (
-            share * recipe.suffix_weight / len(suffix)
-        )
+    return ends[-1] if ends else min(length, start + most)
 
 
 def _noise(

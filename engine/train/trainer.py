@@ -28,26 +28,21 @@ from torch import Tensor
 from engine.cache import PrefixCache
 from engine.config import CanvasConfig, ModelConfig, read_json
 from engine.errors import EngineError
-from engine.model import Transformer
+from engine.model import Branch, Transformer
 from engine.pull import resolve_model
-from engine.runtime import choose_device, load_model
+from engine.runtime import choose_device, choose_dtype, load_model
 from engine.tokenizer import Tokenizer
 from engine.train import objective
 from engine.train.objective import NO_TARGET, Ids, Recipe
 from engine.train.shards import iterate
 
-# Special tokens that code never contains: their rows of the embedding learn their new meaning.
-MASK, EMPTY, DOCUMENT = "<jupyter_script>", "<empty_output>", "<|endoftext|>"
+# Special tokens that code never contains. EMPTY is predicted, and the embedding may be frozen: it must
+# not be one of those that were never trained, whose rows are all the same (MASK's is one).
+MASK, EMPTY, DOCUMENT = "<jupyter_script>", "<|im_end|>", "<|endoftext|>"
 STATE = "state"
-# What two CPU cores can learn from in an hour: shorter windows, many and short canvases of each.
+# What two CPU cores can learn from in an hour: shorter windows and fewer, shorter canvases.
 ADAPTER_RECIPE = Recipe(
-    window=512,
-    canvases=14,
-    buckets=(8, 16, 32),
-    all_noised=0.2,
-    left_to_right=0.5,
-    clean_weight=0.0,
-    suffix_weight=0.0,
+    window=512, suffix=(8, 32), canvases=1, longest_canvas=32, causal_weight=0.0
 )
 
 
@@ -64,9 +59,8 @@ class Options:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
-    opening: float = 0.1  # share of the steps over which canvases go from causal to open
     seed: int = 0
-    save_every: int = 500
+    save_every: int = 100
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -183,61 +177,65 @@ class Trainer:
         name = str(dtype).removeprefix("torch.")
         config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": name}
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        frozen = load_model(base, dtype=dtype, device=torch.device("cpu")).state_dict()
         stored = {
-            _stored_name(name): self.average.get(name, value).detach().to(dtype).contiguous().cpu()
-            for name, value in self.model.named_parameters()
+            _stored_name(name): self.average.get(name, frozen.get(name)).to(dtype).contiguous().cpu()
+            for name in self.model.state_dict()
         }
         save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
 
     def _loss(self, examples: Sequence[objective.Example]) -> tuple[Tensor, dict[str, float]]:
+        longest = max(len(example.tokens) for example in examples)
+        padded = [objective.padded(example, longest) for example in examples]
+
         def stacked(name: str) -> Tensor:
-            return torch.from_numpy(np.stack([getattr(e, name) for e in examples])).to(self._device)
+            return torch.from_numpy(np.stack([getattr(e, name) for e in padded])).to(self._device)
 
         segment, targets, weights = stacked("segment"), stacked("targets"), stacked("weights")
         rows = targets != NO_TARGET
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             if self._adapters:
                 rows &= segment > 0
-                hidden = torch.cat([self._canvas_states(e) for e in examples])
+                hidden = torch.cat([self._hole_states(example) for example in examples])
             else:
-                mask = block_mask(segment, stacked("sees"), closed=self._closed())
+                mask = may_see(segment, stacked("part"), stacked("sees"))
                 hidden = self.model(stacked("tokens"), stacked("positions"), mask)[rows]
             logits = self.model.logits(hidden)
         losses = F.cross_entropy(logits, targets[rows], reduction="none")
         loss = (losses * weights[rows]).sum() / len(examples)
         with torch.no_grad():
-            losses, logits = losses.detach(), logits.detach()
             right = logits.argmax(-1) == targets[rows]
-            noised, window = stacked("noised")[rows], segment[rows] == 0
-            text = noised & (targets[rows] != _canvas(self.model.config).empty_id)
-        figures = {
-            "noised_right": float(right[text].float().mean()),
-            "empty_right": float(right[noised & ~text].float().mean()),
-        }
-        if not self._adapters:  # they leave it as it is
-            figures["causal_loss"] = float(losses[window].mean())
-        return loss, figures
+            empty = targets[rows] == _canvas(self.model.config).empty_id
+            part, noised, hole = stacked("part")[rows], stacked("noised")[rows], segment[rows] > 0
+            written = hole & (part == objective.WRITTEN)
+            figures = {
+                "written_loss": losses[written].mean(),
+                "written_right": right[written & ~empty].float().mean(),
+                "end_right": right[written & empty].float().mean(),
+                "noised_right": right[noised & ~empty].float().mean(),
+            }
+            if not self._adapters:  # they leave it as it is
+                figures["causal_loss"] = losses[~hole].mean()
+        return loss, {name: round(float(value), 4) for name, value in figures.items()}
 
-    def _canvas_states(self, made: objective.Example) -> Tensor:
-        """Final hidden states of an example's canvas rows that have a target, window encoded first."""
-        cache = PrefixCache(self.model.config, self._device, torch.float32)
+    def _hole_states(self, made: objective.Example) -> Tensor:
+        """Final hidden states of an example's hole rows that have a target, window encoded first."""
+        model = self.model
+        cache = PrefixCache(model.config, self._device, model.embed_tokens.weight.dtype)
         with torch.no_grad():
-            self.model.encode(made.tokens[made.segment == 0].tolist(), cache)
-        canvases = [made.segment == k for k in range(1, made.segment.max() + 1)]
-        hidden = self.model.branches(
-            [made.tokens[rows].tolist() for rows in canvases],
-            [int(made.sees[rows][0]) for rows in canvases],
-            cache,
-            canvas=True,
-            closed=self._closed(),
+            model.encode(made.tokens[made.segment == 0].tolist(), cache)
+        holes = made.segment > 0
+        branches = []
+        for number in range(1, made.segment.max() + 1):
+            rows = made.segment == number
+            mask = objective.may_see(made.segment[rows], made.part[rows], made.sees[rows] * 0)
+            seen = torch.from_numpy(mask).to(self._device)
+            branches.append(Branch(int(made.sees[rows][0]), seen))
+        ids, positions, wanted = (
+            torch.from_numpy(array[holes]).to(self._device)
+            for array in (made.tokens, made.positions, made.targets != NO_TARGET)
         )
-        wanted = torch.from_numpy(made.targets[made.segment > 0] != NO_TARGET)
-        return torch.cat(hidden)[wanted.to(self._device)]
-
-    def _closed(self) -> bool:
-        """Whether this step's canvases are causal still: ever more rarely over the opening."""
-        opened = self.step / max(1.0, self.options.opening * self.options.steps)
-        return bool(np.random.default_rng([self.options.seed, self.step]).random() >= opened)
+        return model.branches(ids, positions, cache, branches)[wanted]
 
     def _schedule(self) -> float:
         """Linear warm-up, then a linear decay to a tenth."""
@@ -286,30 +284,35 @@ class Trainer:
                 self._optimizer.state[value] = moments
 
 
-def block_mask(segment: Tensor, sees: Tensor, *, closed: bool = False) -> Tensor:
-    """`objective.block_mask` for a batch on the device: [B, T] each -> [B, T, T].
-
-    On a `closed` canvas a row sees what stands before it only.
-    """
+def may_see(segment: Tensor, part: Tensor, sees: Tensor) -> Tensor:
+    """`objective.may_see` for a batch on the device: [B, T] each -> [B, T, T]."""
     place = torch.arange(segment.shape[1], device=segment.device)
+    earlier = place <= place[:, None]
     query, key = segment[:, :, None], segment[:, None, :]
-    earlier = place[None, :] <= place[:, None]
     causal = (query == 0) & (key == 0) & earlier
-    prefix = (query > 0) & (key == 0) & (place[None, None, :] < sees[:, :, None])
-    padding = (query < 0) & (place[None, :] == place[:, None])
-    same = (query > 0) & (query == key)
-    return causal | prefix | (same & earlier if closed else same) | padding
+    prefix = (query > 0) & (key == 0) & (place < sees[:, :, None])
+    known = (part == objective.SUFFIX)[:, None, :] | (part[:, :, None] == part[:, None, :])
+    open_rows = (part >= objective.CANVAS)[:, :, None]
+    own = (query > 0) & (query == key) & known & (earlier | open_rows)
+    padding = (query < 0) & (place == place[:, None])
+    return causal | prefix | own | padding
 
 
 def adapt(
-    base: Path, canvas_length: int, device: torch.device, *, rank: int = 0, seed: int = 0
+    base: Path,
+    canvas_length: int,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> tuple[Transformer, Tokenizer]:
     """The causal model in `base` with a canvas: same weights, two special tokens put to use.
 
-    With a `rank` it gets adapters for canvases; at first they change nothing.
+    With a `rank` it gets adapters for canvases, in float32; at first they change nothing.
     """
     tokenizer = Tokenizer.from_directory(base)
-    causal = load_model(base, dtype=torch.float32, device=device)
+    causal = load_model(base, dtype=dtype, device=device)
     canvas = CanvasConfig(
         length=canvas_length,
         noise="mask",
@@ -317,6 +320,7 @@ def adapt(
         empty_id=tokenizer.special(EMPTY),
         shifted=True,
         self_conditioning=False,
+        sealed_suffix=True,
         adapter_rank=rank,
     )
     with torch.device("meta"):
@@ -391,7 +395,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recipe=ADAPTER_RECIPE if rank else Recipe(),
         )
         base = resolve_model(given.base)
-        model, tokenizer = adapt(base, options.recipe.canvas, device, rank=rank, seed=given.seed)
+        # Frozen weights take the precision that is fastest here.
+        dtype = choose_dtype("auto", device) if rank else torch.float32
+        model, tokenizer = adapt(
+            base, options.recipe.canvas, device, rank=rank, dtype=dtype, seed=given.seed
+        )
         trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
         if trainer.resume():
             sys.stderr.write(f"resumed at step {trainer.step} of {options.steps}\n")

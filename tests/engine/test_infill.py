@@ -130,9 +130,9 @@ def test_infill_shows_the_suffix_at_every_step_and_never_changes_it(gemma, monke
     shown = []
     canvas = Transformer.canvas
 
-    def spy(self, ids, cache, soft):
+    def spy(self, ids, cache, soft, **place):
         shown.append(ids[0].tolist())
-        return canvas(self, ids, cache, soft)
+        return canvas(self, ids, cache, soft, **place)
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     cache = encoded(gemma.ours, random_ids(11, seed=3))
@@ -170,9 +170,9 @@ def test_self_conditioning_holds_beliefs_on_the_hole_and_the_known_token_on_the_
     softs = []
     canvas = Transformer.canvas
 
-    def spy(self, ids, cache, soft):
+    def spy(self, ids, cache, soft, **place):
         softs.append(soft)
-        return canvas(self, ids, cache, soft)
+        return canvas(self, ids, cache, soft, **place)
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     cache = encoded(gemma.ours, random_ids(5, seed=3))

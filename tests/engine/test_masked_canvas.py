@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import infill
+from engine import causal, infill
 from engine.config import CanvasConfig, EngineConfig, ModelConfig, SamplerConfig
-from engine.errors import ConfigError, EngineError
-from engine.infill import Canvas
+from engine.errors import Cancelled, ConfigError, EngineError
+from engine.infill import Canvas, Control
 from engine.model import Transformer
 from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine
@@ -22,7 +22,7 @@ MASK, EMPTY = 3, 4
 STEPS = SamplerConfig(max_steps=5)
 
 
-def make_model(*, shifted: bool) -> Transformer:
+def make_model(*, shifted: bool, sealed: bool = False, rank: int = 0) -> Transformer:
     canvas = CanvasConfig(
         length=16,
         noise="mask",
@@ -30,9 +30,15 @@ def make_model(*, shifted: bool) -> Transformer:
         empty_id=EMPTY,
         shifted=shifted,
         self_conditioning=False,
+        sealed_suffix=sealed,
+        adapter_rank=rank,
     )
     torch.manual_seed(1)
-    return Transformer(replace(make_config(), canvas=canvas)).eval()
+    model = Transformer(replace(make_config(), canvas=canvas)).eval()
+    for name, value in model.named_parameters():
+        if "adapter_" in name:
+            torch.nn.init.normal_(value, std=0.5)
+    return model
 
 
 def fill(model: Transformer, canvas: Canvas) -> infill.Filled:
@@ -46,10 +52,10 @@ def test_undecided_positions_show_the_mask_and_the_answer_never_has_it(monkeypat
     shown = []
     canvas = Transformer.canvas
 
-    def spy(self, ids, cache, soft):
+    def spy(self, ids, cache, soft, **place):
         shown.append(ids[0].tolist())
         assert soft is None
-        return canvas(self, ids, cache, soft)
+        return canvas(self, ids, cache, soft, **place)
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     filled = fill(make_model(shifted=True), Canvas(hole=5, clamped=(20, 21), lead=(13,)))
@@ -64,7 +70,7 @@ def test_undecided_positions_show_the_mask_and_the_answer_never_has_it(monkeypat
 def test_a_guess_is_shown_first_and_decides_nothing(monkeypatch, shifted):
     shown = []
 
-    def canvas(self, ids, cache, soft):
+    def canvas(self, ids, cache, soft, **place):
         shown.append(ids[0].tolist())
         return torch.zeros(1, ids.shape[1], 8)
 
@@ -84,7 +90,7 @@ def test_shifted_logits_are_read_one_position_earlier(monkeypatch, shifted):
     model = make_model(shifted=shifted)
     rows = []
 
-    def canvas(self, ids, cache, soft):
+    def canvas(self, ids, cache, soft, **place):
         # The states tell their own row.
         return torch.arange(ids.shape[1]).float()[None, :, None].expand(1, -1, 8)
 
@@ -173,6 +179,97 @@ def test_a_trained_directory_fills_holes_by_denoising(tmp_path):
     assert engine.infill(replace(request, suffix=""), cancelled=lambda: False).mode is first.mode
     with pytest.raises(EngineError, match=r"hole of 48 tokens .* ask for at most 46"):
         engine.infill(replace(request, suffix="", hole_tokens=48), cancelled=lambda: False)
+
+
+HOLE = Canvas(hole=5, clamped=(20, 21, 22), lead=(13,))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_sealed_suffix_is_encoded_once_and_stands_behind_the_hole(monkeypatch, rank):
+    """Each step has the hole's rows only, at the positions they have with the suffix in place."""
+    model = make_model(shifted=True, sealed=True, rank=rank)
+    encoded, shown = [], []
+    encode, canvas = Transformer.encode, Transformer.canvas
+
+    def spy_encode(self, ids, cache, **place):
+        encoded.append((list(ids), cache.length + place.get("shift", 0)))
+        return encode(self, ids, cache, **place)
+
+    def spy_canvas(self, ids, cache, soft, **place):
+        shown.append((ids.shape[1], cache.ids[3:], cache.length + place["shift"]))
+        return canvas(self, ids, cache, soft, **place)
+
+    monkeypatch.setattr(Transformer, "encode", spy_encode)
+    monkeypatch.setattr(Transformer, "canvas", spy_canvas)
+    filled = fill(model, HOLE)
+    assert encoded == [([10, 11, 12], 0), ([20, 21, 22], 3 + 1 + 5)]
+    assert shown == [(1 + 5, [20, 21, 22], 3)] * filled.forwards
+
+
+def test_writing_from_left_to_right_sees_the_suffix_and_leaves_the_cache_alone():
+    model = make_model(shifted=True, sealed=True, rank=2)
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+
+    def write(canvas, **options):
+        filled = causal.fill(model, cache, canvas, lambda ids: None, Control(), **options)
+        assert cache.ids == [10, 11, 12]
+        return filled
+
+    assert write(HOLE).ids == write(HOLE).ids
+    suffixes = [(20, 21, 22), (), (50,), (60, 61, 62, 63)]
+    told = {write(replace(HOLE, clamped=suffix)).log_probability for suffix in suffixes}
+    assert len(told) == len(suffixes)
+
+
+@pytest.mark.parametrize("draft", [(), (30, 31), (9, 9, 9)])
+def test_writing_by_hand_row_by_row_gives_the_same(draft):
+    """The greedy text of full causal passes over [prefix, suffix, lead, text so far]."""
+    model = make_model(shifted=True, sealed=True, rank=2)
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+        ids = []
+        for _ in range(5):
+            with infill.sealed(model, cache, HOLE) as shift:
+                states = model.encode([13, *ids], cache, shift=shift, on_canvas=True)
+            logits = model.logits(states[0, -1])
+            logits[MASK] = -torch.inf
+            if int(logits.argmax()) == EMPTY:
+                break
+            ids.append(int(logits.argmax()))
+    filled = causal.fill(
+        model, cache, HOLE, lambda ids: None, Control(), propose=lambda ids, room: draft[:room]
+    )
+    assert list(filled.ids) == ids
+
+
+def test_writing_stops_when_it_is_cancelled_and_leaves_the_cache_alone():
+    model = make_model(shifted=True, sealed=True)
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+    asked = iter([False, True])
+    control = Control(cancelled=lambda: next(asked))
+    with pytest.raises(Cancelled):
+        causal.fill(model, cache, HOLE, lambda ids: None, control)
+    assert cache.ids == [10, 11, 12]
+
+
+def test_an_empty_slot_ends_the_text(monkeypatch):
+    def logits(self, hidden):
+        wanted = next(steps)
+        return 50.0 * torch.eye(100)[[wanted]].expand(hidden.shape[0], 100).clone()
+
+    steps = iter([30, 31, EMPTY])
+    monkeypatch.setattr(Transformer, "logits", logits)
+    model = make_model(shifted=True, sealed=True)
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+    filled = causal.fill(model, cache, HOLE, lambda ids: None, Control())
+    assert (filled.ids, filled.stop) == ((30, 31), StopReason.COMPLETE)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache
 
 from engine.cache import PrefixCache
-from engine.model import Transformer
+from engine.model import Branch, Transformer
 from tests.engine import tiny
 
 CPU = torch.device("cpu")
@@ -118,20 +118,27 @@ def test_several_canvases_over_one_prefix_equal_each_alone(gemma):
     assert_close(together, torch.cat(alone))
 
 
-@pytest.mark.parametrize("family", ["gemma", "llama"])
-def test_branches_equal_each_continuation_encoded_alone(family, request):
-    model = request.getfixturevalue(family).ours
+def test_branches_equal_each_continuation_encoded_alone(llama):
+    model = llama.ours
     prefix = random_ids(40, seed=21)
-    starts = [40, 33, 12, 0, 40]  # more than a window before the prefix's end, too
-    branches = [random_ids(n, seed=22 + n) for n in (5, 1, 9, 4, 2)]
+    starts = [40, 33, 12, 0, 40]
+    texts = [random_ids(n, seed=22 + n) for n in (5, 1, 9, 4, 2)]
+    places = [torch.arange(start, start + len(t)) for start, t in zip(starts, texts, strict=True)]
+    causal = [
+        Branch(start, torch.ones(len(t), len(t), dtype=torch.bool).tril())
+        for start, t in zip(starts, texts, strict=True)
+    ]
     cache = fresh_cache(model)
     with torch.inference_mode():
         model.encode(prefix, cache)
-        together = model.branches(branches, starts, cache)
+        ids = torch.tensor([token for t in texts for token in t])
+        together = model.branches(ids, torch.cat(places), cache, causal)
         assert cache.ids == prefix
-        for branch, start, hidden in zip(branches, starts, together, strict=True):
+        for t, start, hidden in zip(
+            texts, starts, together.split([len(t) for t in texts]), strict=True
+        ):
             alone = fresh_cache(model)
-            expected = model.encode(prefix[:start] + branch, alone)[0, start:]
+            expected = model.encode(prefix[:start] + t, alone)[0, start:]
             assert_close(hidden, expected)
 
 

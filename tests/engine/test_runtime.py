@@ -57,7 +57,9 @@ def test_a_causal_model_continues_and_says_so(llama):
 
 
 def test_diffusion_is_refused_by_a_model_that_never_learnt_it(llama):
-    with pytest.raises(EngineError, match="was not trained for diffusion; use mode 'causal'"):
+    with pytest.raises(
+        EngineError, match="was not trained for mode 'diffusion'; use 'causal' or 'auto'"
+    ):
         llama.infill(InfillRequest(prefix="", mode=Mode.DIFFUSION), cancelled=never)
 
 

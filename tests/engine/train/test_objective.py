@@ -7,76 +7,114 @@ import pytest
 import torch
 
 from engine.config import CanvasConfig
-from engine.train import objective
-from engine.train.objective import NO_TARGET, Recipe
-from engine.train.trainer import block_mask
+from engine.train import objective, trainer
+from engine.train.objective import CANVAS, NO_TARGET, SUFFIX, WRITTEN, Recipe
 
 VOCAB, MASK, EMPTY = 90, 88, 89
-CANVAS = CanvasConfig(length=64, noise="mask", mask_id=MASK, empty_id=EMPTY, shifted=True)
-RECIPE = Recipe(window=64, canvases=5, buckets=(4, 8, 16), suffix=6, min_prefix=4)
+SETUP = CanvasConfig(
+    length=64, noise="mask", mask_id=MASK, empty_id=EMPTY, shifted=True, sealed_suffix=True
+)
+RECIPE = Recipe(
+    window=64, holes=5, buckets=(4, 8, 16), longest_canvas=16, suffix=(2, 6), min_prefix=4
+)
 NEWLINE = np.arange(VOCAB) % 7 == 0
 WINDOW = np.random.default_rng(2).integers(1, 80, RECIPE.window)
 
 
 def make(seed: int, recipe: Recipe = RECIPE) -> objective.Example:
-    return objective.example(WINDOW, NEWLINE, VOCAB, CANVAS, recipe, np.random.default_rng(seed))
+    return objective.example(WINDOW, NEWLINE, VOCAB, SETUP, recipe, np.random.default_rng(seed))
 
 
-def canvases(made: objective.Example):
-    """Per canvas: its rows, the place of the token before the hole, and its hole's targets."""
-    for segment in range(1, RECIPE.canvases + 1):
+def parts(made: objective.Example):
+    """Per hole: the rows of each of its parts."""
+    for segment in range(1, made.segment.max() + 1):
         rows = np.flatnonzero(made.segment == segment)
-        before = int(made.sees[rows[0]])
-        targets = made.targets[rows]
-        text = []
-        for target in targets:
-            if target in (EMPTY, NO_TARGET):
-                break
-            text.append(int(target))
-        yield rows, before, targets, text
+        yield {part: rows[made.part[rows] == part] for part in np.unique(made.part[rows])}
+
+
+def text(targets) -> list[int]:
+    return [int(t) for t in targets if t not in (EMPTY, NO_TARGET)]
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_targets_put_the_window_together_again(seed):
+def test_written_and_suffix_put_the_window_together_again(seed):
     made = make(seed)
-    for rows, before, targets, _ in canvases(made):
-        assert made.tokens[rows[0]] == WINDOW[before]
-        written = [int(t) for t in targets if t not in (EMPTY, NO_TARGET)]
-        assert written == WINDOW[before + 1 : before + 1 + len(written)].tolist()
-        assert made.positions[rows].tolist() == list(range(before, before + len(rows)))
+    for hole in parts(made):
+        written = hole[WRITTEN]
+        before = int(made.sees[written[0]])
+        middle = text(made.targets[written])
+        assert made.tokens[written].tolist() == [WINDOW[before], *middle]
+        assert made.positions[written].tolist() == list(range(before, before + len(written)))
+        assert middle == WINDOW[before + 1 : before + 1 + len(middle)].tolist()
+        end = before + 1 + len(middle)
+        suffix = hole.get(SUFFIX, np.zeros(0, int))
+        assert made.tokens[suffix].tolist() == WINDOW[end : end + len(suffix)].tolist()
+        assert (made.targets[suffix] == NO_TARGET).all()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_canvas_has_the_same_middle_then_empty_slots_up_to_the_suffix(seed):
+    made = make(seed, replace(RECIPE, clean_weight=0.1))
+    for hole in parts(made):
+        middle = text(made.targets[hole[WRITTEN]])
+        for part in (CANVAS, CANVAS + 1):
+            rows = hole[part]
+            slots = made.targets[rows][:-1]
+            assert slots.tolist() == middle + [EMPTY] * (len(slots) - len(middle))
+            assert len(slots) in (4, 8, 16, len(middle))
+            if SUFFIX in hole:
+                assert made.positions[hole[SUFFIX][0]] == made.positions[rows[0]] + 1 + len(slots)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_what_is_not_noised_is_shown_and_what_is_noised_is_hidden(seed):
-    recipe = replace(RECIPE, random_noise=0.0)
-    made = make(seed, recipe)
-    for rows, _, targets, _ in canvases(made):
-        for place, row in enumerate(rows[:-1]):
-            shown = made.tokens[row + 1]
-            if made.noised[row]:
-                assert shown == MASK
-            else:
-                assert shown == targets[place]
-                assert shown != EMPTY, "an empty slot would tell the length"
+    made = make(seed, replace(RECIPE, random_noise=0.0, clean_weight=0.1))
+    for hole in parts(made):
+        for part in (CANVAS, CANVAS + 1):
+            for row in hole[part][:-1]:
+                shown = made.tokens[row + 1]
+                if made.noised[row]:
+                    assert shown == MASK
+                else:
+                    assert shown == made.targets[row]
+                    assert shown != EMPTY, "an empty slot would tell the length"
 
 
-def test_a_canvas_sees_the_text_before_it_and_itself_only():
+def test_the_end_of_a_hole_is_asked_where_something_says_it():
+    with_suffix = make(1, replace(RECIPE, no_suffix=0.0, exact=0.0))
+    for hole in parts(with_suffix):
+        full = len(text(with_suffix.targets[hole[WRITTEN]])) == len(hole[CANVAS]) - 1
+        assert (with_suffix.targets[hole[WRITTEN][-1]] == EMPTY) != full
+    for recipe in (replace(RECIPE, no_suffix=1.0), replace(RECIPE, exact=1.0, empty_middle=0.0)):
+        without = make(1, recipe)
+        for hole in parts(without):
+            assert len(hole[WRITTEN]) == 1 or EMPTY not in without.targets[hole[WRITTEN]]
+
+
+def test_who_sees_whom():
+    """Everybody the text before the hole and its suffix; further only their own part."""
     made = make(3)
-    mask = objective.block_mask(made.segment, made.sees, RECIPE.window)
-    for rows, before, _, _ in canvases(made):
-        expected = set(range(before)) | set(rows.tolist())
-        for row in rows:
-            assert set(np.flatnonzero(mask[row]).tolist()) == expected
+    mask = objective.may_see(made.segment, made.part, made.sees)
+    for hole in parts(made):
+        suffix = hole.get(SUFFIX, np.zeros(0, int)).tolist()
+        for part, rows in hole.items():
+            for number, row in enumerate(rows):
+                own = rows if part >= CANVAS else rows[: number + 1]
+                known = range(made.sees[row])
+                expected = set(known) | set(own.tolist()) | (set(suffix) if part else set())
+                assert set(np.flatnonzero(mask[row]).tolist()) == expected
     for row in range(RECIPE.window):
         assert np.flatnonzero(mask[row]).tolist() == list(range(row + 1))
 
 
 def test_the_mask_on_the_device_is_the_definition():
-    made = make(4)
-    mask = block_mask(torch.tensor(made.segment)[None], torch.tensor(made.sees)[None])
-    expected = objective.block_mask(made.segment, made.sees, RECIPE.window)
+    made = objective.padded(make(4), 400)
+    names = ("segment", "part", "sees")
+    mask = trainer.may_see(*(torch.tensor(getattr(made, name))[None] for name in names))
+    expected = objective.may_see(made.segment, made.part, made.sees)
     assert np.array_equal(mask[0].numpy(), expected)
     assert expected.any(1).all(), "a row that sees nothing gives NaN"
+    assert (made.targets[made.segment < 0] == NO_TARGET).all()
 
 
 def test_the_same_draws_give_the_same_example():
@@ -85,33 +123,41 @@ def test_the_same_draws_give_the_same_example():
     assert not np.array_equal(first.tokens, other.tokens)
 
 
-def test_weights_are_one_for_the_text_one_for_the_holes_and_little_for_suffixes():
-    made = make(7, replace(RECIPE, no_suffix=1.0))
-    assert made.weights[: RECIPE.window].sum() == pytest.approx(1.0, abs=1e-5)
-    assert made.weights[RECIPE.window :].sum() == pytest.approx(1.0, abs=1e-5)
-    with_suffix = make(7, replace(RECIPE, no_suffix=0.0))
-    holes = with_suffix.weights[RECIPE.window :].sum()
-    assert 1.0 < holes <= 1.0 + RECIPE.suffix_weight + 1e-5
+@pytest.mark.parametrize("seed", range(10))
+def test_the_window_and_all_holes_together_weigh_what_the_recipe_says(seed):
+    made = make(seed, replace(RECIPE, causal_weight=1.5, hole_weight=2.5))
+    assert made.weights[: RECIPE.window].sum() == pytest.approx(1.5, abs=1e-5)
+    assert made.weights[RECIPE.window :].sum() == pytest.approx(2.5, abs=1e-5)
+    written = made.weights[(made.part == WRITTEN) & (made.weights > 0)]
+    assert np.allclose(written, written[0]), "one token is worth another's"
+
+
+def test_a_hole_beyond_the_longest_canvas_is_only_written():
+    made = make(2, replace(RECIPE, longest_canvas=1, exact=0.0))
+    assert made.part.max() == WRITTEN
 
 
 def test_the_kinds_of_holes_come_in_their_shares():
     lengths = []
     line_ends = 0
     for seed in range(120):
-        for _, before, _, text in canvases(make(seed, replace(RECIPE, no_suffix=1.0))):
-            lengths.append(len(text))
-            following = before + 1 + len(text)
+        for hole in parts(make(seed, replace(RECIPE, no_suffix=0.0))):
+            made = make(seed, replace(RECIPE, no_suffix=0.0))
+            rows = hole[WRITTEN]
+            lengths.append(len(text(made.targets[rows])))
+            following = int(made.sees[rows[0]]) + 1 + lengths[-1]
             line_ends += following < len(WINDOW) and bool(NEWLINE[WINDOW[following]])
     empty = np.mean(np.array(lengths) == 0)
-    assert 0.08 < empty < 0.35, "empty middles, and cursors that stand at a line's end already"
-    assert line_ends / len(lengths) > 0.45
+    assert 0.04 < empty < 0.3, "empty middles, and cursors that stand at a line's end already"
+    assert line_ends / len(lengths) > 0.5
     assert max(lengths) == 16
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shifted": False}, "shifts the logits"),
+        ({"shifted": False}, "shifts logits"),
+        ({"sealed_suffix": False}, "seals suffixes"),
         ({"noise": "uniform", "mask_id": None}, "noises with a mask"),
         ({"empty_id": None}, "empty slots"),
     ],
@@ -119,17 +165,14 @@ def test_the_kinds_of_holes_come_in_their_shares():
 def test_canvases_it_does_not_train_are_refused(change, message):
     with pytest.raises(AssertionError, match=message):
         objective.example(
-            WINDOW, NEWLINE, VOCAB, replace(CANVAS, **change), RECIPE, np.random.default_rng(0)
+            WINDOW, NEWLINE, VOCAB, replace(SETUP, **change), RECIPE, np.random.default_rng(0)
         )
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_only_weighted_rows_have_targets_and_every_weight_is_finite(seed):
     """Also where all of a hole is shown, so that nothing in it is asked."""
-    recipe = replace(
-        RECIPE, clean_weight=0.0, suffix_weight=0.0, causal_weight=0.0, left_to_right=1.0
-    )
-    made = make(seed, recipe)
+    made = make(seed, replace(RECIPE, causal_weight=0.0, left_to_right=1.0))
     assert np.isfinite(made.weights).all()
     assert ((made.weights > 0) == (made.targets != NO_TARGET)).all()
     assert (made.targets[made.noised] != NO_TARGET).all()

@@ -11,6 +11,7 @@ import torch
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import EngineError
+from engine.infill import Canvas, sealed
 from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
 from engine.train import objective
@@ -20,13 +21,21 @@ from engine.train.trainer import (
     Options,
     Trainer,
     adapt,
-    block_mask,
     corpus_windows,
+    may_see,
     newline_table,
 )
 from tests.engine import tiny
 
-RECIPE = Recipe(window=48, canvases=4, buckets=(4, 8), suffix=6, min_prefix=4)
+RECIPE = Recipe(
+    window=48,
+    holes=4,
+    buckets=(4, 8),
+    longest_canvas=8,
+    suffix=(3, 6),
+    min_prefix=4,
+    random_noise=0.0,
+)
 CPU = torch.device("cpu")
 
 
@@ -35,7 +44,7 @@ def base(tmp_path_factory):
     """A tiny causal model whose tokenizer has the special tokens the trainer puts to use."""
     directory = tmp_path_factory.mktemp("base")
     tiny.llama(directory, seed=4, bos_token_id=2)
-    for name, special in (("<|turn>", "<jupyter_script>"), ("<turn|>", "<empty_output>")):
+    for name, special in (("<|turn>", "<jupyter_script>"), ("<turn|>", "<|im_end|>")):
         path = directory / "tokenizer.json"
         path.write_text(path.read_text().replace(name, special))
     (directory / "generation_config.json").write_text('{"eos_token_id": 1}')
@@ -62,6 +71,7 @@ def periodic_windows(skip: int):
 
 
 def test_one_masked_pass_equals_encoder_and_canvas_passes(base):
+    """What training sees is what filling computes: prefix, sealed suffix, then the hole."""
     model, _ = adapt(base, RECIPE.canvas, CPU)
     made = objective.example(
         next(periodic_windows(0)),
@@ -73,19 +83,34 @@ def test_one_masked_pass_equals_encoder_and_canvas_passes(base):
     )
     batch = {
         name: torch.tensor(getattr(made, name))[None]
-        for name in ("tokens", "positions", "segment", "sees")
+        for name in ("tokens", "positions", "segment", "part", "sees")
     }
-    mask = block_mask(batch["segment"], batch["sees"])
+    mask = may_see(batch["segment"], batch["part"], batch["sees"])
     with torch.inference_mode():
         together = model(batch["tokens"], batch["positions"], mask)[0]
         cache = PrefixCache(model.config, CPU, torch.float32)
         encoded = model.encode(made.tokens[: RECIPE.window].tolist(), cache)
         torch.testing.assert_close(together[: RECIPE.window], encoded[0], rtol=1e-4, atol=1e-4)
-        for segment in range(1, RECIPE.canvases + 1):
+        for segment in range(1, RECIPE.holes + 1):
             rows = np.flatnonzero(made.segment == segment)
+            suffix, written, *canvases = (
+                rows[made.part[rows] == part] for part in range(made.part[rows].max() + 1)
+            )
             prefix = cache.fork(int(made.sees[rows[0]]))
-            alone = model.canvas(torch.tensor(made.tokens[rows])[None], prefix, None)
-            torch.testing.assert_close(together[rows], alone[0], rtol=1e-4, atol=1e-4)
+            for part, open_rows in ((written, False), *((canvas, True) for canvas in canvases)):
+                known = tuple(made.tokens[suffix].tolist())
+                lead, *inside = made.tokens[part].tolist()
+                gap = int(made.positions[suffix[0]] - made.positions[part[0]]) if known else 1
+                whole = Canvas(hole=gap - 1, clamped=known, lead=(lead,))
+                with sealed(model, prefix, whole) as shift:
+                    if open_rows:
+                        ids = torch.tensor([[lead, *inside]])
+                        alone = model.canvas(ids, prefix, None, shift=shift)
+                    else:
+                        ids = [lead, *inside]
+                        alone = model.encode(ids, prefix, shift=shift, on_canvas=True)
+                torch.testing.assert_close(together[part], alone[0], rtol=1e-4, atol=1e-4)
+                assert prefix.length == made.sees[rows[0]], "left as it was"
 
 
 def test_the_loss_falls_and_slots_are_told_from_their_surroundings(base, tmp_path):
@@ -101,7 +126,7 @@ def test_adapters_see_what_one_masked_pass_sees_and_leave_the_base_alone(base, t
     """The loss of the canvases' rows is that of the pass that trains all weights."""
     losses = []
     for rank in (0, 4):
-        trainer = make_trainer(base, make_options(tmp_path, opening=0.0), rank)
+        trainer = make_trainer(base, make_options(tmp_path), rank)
         recipe = replace(RECIPE, causal_weight=0.0)
         trainer.options = replace(trainer.options, recipe=recipe)
         losses.append(trainer.advance([next(periodic_windows(n)) for n in range(4)])["loss"])
@@ -184,7 +209,11 @@ def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
     engine = Engine.load(config)
     assert engine.describe()["trained_for_diffusion"]
     request = InfillRequest(prefix="a = ", suffix="\nb", max_tokens=8)
-    assert engine.infill(request, cancelled=lambda: False).mode is Mode.DIFFUSION
+    assert engine.infill(request, cancelled=lambda: False).mode is Mode.FIM
+    for mode in (Mode.DIFFUSION, Mode.FIM, Mode.CAUSAL):
+        result = engine.infill(replace(request, mode=mode), cancelled=lambda: False)
+        assert result.mode is mode
+        assert result.tokens <= 8 + 2
     stored = json.loads((tmp_path / "model" / "config.json").read_text())
     assert stored["canvas"]["length"] == RECIPE.canvas
 
