@@ -5,6 +5,7 @@ What it does is written in the request's prefix, so that every test says its own
     "fail TEXT"  raises EngineError(TEXT)
     "bug"        raises ValueError quoting the prefix
     "die"        ends the process as a crash would
+    "# say TEXT" anywhere: answers with the text, in which \\n is a line end
     other        echoes the request
 `--model` scripts the loading: "load-slow", "load-fail", "load-bug", "load-no-torch".
 Each finished step is written to the file named by SCRIPTED_ENGINE_STEPS, where set.
@@ -54,8 +55,10 @@ class ScriptedEngine:
             if request.deadline_ms is not None and spent_ms >= request.deadline_ms:
                 stop = StopReason.DEADLINE
                 break
+        _, say, text = request.prefix.partition("# say ")
+        said = text.partition("\n")[0].replace("\\n", "\n")
         return InfillResult(
-            text=f"[{request.prefix}|{request.suffix}]",
+            text=said if say else f"[{request.prefix}|{request.suffix}]",
             stop=stop,
             mode=Mode.CAUSAL,
             model=self.model,

@@ -16,6 +16,8 @@ from tests.running import SCRIPTED, connect, end_published, published, running, 
 
 RUN = f"from dg_lsp import cli, engine_process\nengine_process.COMMAND = {SCRIPTED!r}\ncli.main()\n"
 SOURCE = "def f(x):\n    return \n\nprint(f(1))\n"
+HEADER = r"def f(x):  # say [\n        x,\n    ]"
+SAYING = SOURCE.replace("def f(x):", HEADER)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +76,13 @@ def complete_json(home, *arguments):
 
 class TestComplete:
     def test_the_hole_is_shown_between_marks_with_what_it_took(self, home, source):
+        source.write_text(SAYING)
         ended = dg_lsp(home, "complete", f"{source}:2:12", "--model", "scripted")
         assert ended.returncode == 0
         lines = ended.stdout.splitlines()
         assert lines[0] == f"{source}:2:12"
-        assert lines[1:3] == ["def f(x):", "    return ├[def f(x):"]
+        assert lines[1:5] == [HEADER, "    return ├[", "        x,", "    ]┤"]
+        assert lines[5:7] == ["", "print(f(1))"]
         assert lines[-2].startswith("scripted, causal: ")
         assert lines[-2].endswith("stop complete, 3 of 7 prompt tokens cached")
         assert lines[-1].startswith("ms: ")
@@ -172,6 +176,7 @@ class TestComplete:
         assert "note: the running engine has model scripted, not other" in ended.stderr
 
     def test_on_a_terminal_there_are_colours_and_a_moving_line(self, empty_home, source):
+        source.write_text(SAYING)
         main, side = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, "complete", f"{source}:2", "--model", "load-slow"],
@@ -190,7 +195,7 @@ class TestComplete:
         os.close(main)
         assert process.wait(10) == 0
         assert re.search(rb"\rloading: part (?P<n>\d) (?P=n)0 %\x1b\[K", shown)
-        assert b"\x1b[1;32m[def f(x):" in shown
+        assert b"\x1b[1;32m[\x1b[0m" in shown
         assert "├".encode() not in shown
 
     def test_ctrl_c_leaves_cleanly_and_ends_the_work(self, home, tmp_path):
