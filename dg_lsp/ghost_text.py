@@ -319,26 +319,15 @@ def _body_follows(text: str, here: Window) -> bool:
 
 def _closed(text: str, own: str, here: Window) -> str:
     """The text with its `own` open brackets closed, a block's on a line of its own."""
-    for opener in reversed(own):
-        last = text.rstrip().rpartition("\n")[2]
-        if opener == "{" and "\n" in text and not last.rstrip().endswith("{"):
-            line = _line_of_open(text, here)
+    places = brackets.open_places(text, here.language, here.state())
+    for opener, place in zip(reversed(own), reversed(places), strict=False):
+        if opener == "{" and "\n" in text and not text.rstrip().endswith("{"):
+            start = text.rfind("\n", 0, place) + 1
+            line = text[start:place] if start else here.line_left + text[:place]
             text = f"{text.rstrip()}\n{indentation.lead(line)}}}"
         else:
             text += brackets.CLOSERS[opener]
     return text
-
-
-def _line_of_open(text: str, here: Window) -> str:
-    """The line on which the text's innermost open bracket stands."""
-    lines = (here.line_left + text).split("\n")
-    depth = len(here.state(text).stack)
-    end = 0
-    for number, line in enumerate(lines):
-        end += len(line) + bool(number)
-        if len(here.state(text[: end - len(here.line_left)]).stack) >= depth:
-            return line
-    return lines[0]
 
 
 def _without_blanks(text: str) -> tuple[str, list[int]]:

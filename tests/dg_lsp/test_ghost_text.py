@@ -418,6 +418,12 @@ IN_LANGUAGE = {
         "├if (a) {\n    b();┤",
         "function f() {\n  ├if (a) {\n    b();\n  }┤\n}\n",
     ),
+    "close a block on its own line's level": (
+        "javascript",
+        "function f() {\n  ║\n}\n",
+        "├g({\n    a: 1,\n  });\n  if (a) {\n    if (b) {\n      c();┤",
+        "function f() {\n  ├g({\n    a: 1,\n  });\n  if (a) {\n    if (b) {\n      c();\n    }\n  }┤\n}\n",
+    ),
     "a closer too many": ("python", "x = ║\n", "├f(a))┤", "x = ├f(a)┤\n"),
     "a closer too many, then more": ("python", "x = ║\n", "├f(a)) + 1┤", "x = ├f(a)┤\n"),
     "a brace too many": (
