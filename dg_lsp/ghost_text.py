@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dg_lsp import brackets, indentation, repetition
-from dg_lsp.document import LINE_END, Snapshot
+from dg_lsp.document import LINE_END, Snapshot, whole_characters
 from dg_lsp.syntax import Window, window
 from engine.request import InfillResult, StopReason
 
@@ -111,6 +111,11 @@ def covered(text: str, snapshot: Snapshot) -> int:
     line_now = brackets.scan(left + snapshot.line_right, snapshot.language)
     line_then = brackets.scan(left + first, snapshot.language)
     return len(closers) if line_then.imbalance <= line_now.imbalance else 0
+
+
+def replace_lone_surrogates(text: str, snapshot: Snapshot) -> str:
+    """JSON can carry them, but neither a parser nor an editor takes them; documents have none."""
+    return whole_characters(text)
 
 
 def unify_newlines(text: str, snapshot: Snapshot) -> str:
@@ -267,6 +272,7 @@ def use_document_newlines(text: str, snapshot: Snapshot) -> str:
 
 
 FILTERS: tuple[Filter, ...] = (
+    replace_lone_surrogates,
     unify_newlines,
     keep_one_line,
     strip_trailing_blanks,
