@@ -38,6 +38,15 @@ def empty_home():
 
 
 @pytest.fixture
+def hold(tmp_path, monkeypatch):
+    """A file that keeps an engine loading until it is taken away: until a test has seen that."""
+    file = tmp_path / "hold"
+    file.touch()
+    monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(file))
+    return file
+
+
+@pytest.fixture
 def source(tmp_path):
     file = tmp_path / "a.py"
     file.write_text(SOURCE)
@@ -164,10 +173,18 @@ class TestComplete:
         assert "├┤" in ended.stdout
         assert "nothing to show of '[b|]'" in ended.stdout
 
-    def test_an_engine_is_started_with_progress_on_stderr(self, empty_home, source):
-        ended = dg_lsp(empty_home, "complete", f"{source}:2", "--model", "load-slow")
-        assert ended.returncode == 0
-        states = [line.partition(":")[0] for line in ended.stderr.splitlines()[:2]]
+    def test_an_engine_is_started_with_progress_on_stderr(self, empty_home, hold, source):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, "complete", f"{source}:2", "--model", "load-slow"],
+            env={**os.environ, "DG_LSP_RUNTIME_DIR": str(empty_home / "run")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        states = [process.stderr.readline().partition(":")[0] for _ in range(2)]
+        hold.unlink()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
         assert states == ["starting", "loading"]
 
     def test_a_model_other_than_the_running_one_is_noted(self, home, source):
@@ -175,7 +192,7 @@ class TestComplete:
         assert ended.returncode == 0
         assert "note: the running engine has model scripted, not other" in ended.stderr
 
-    def test_on_a_terminal_there_are_colours_and_a_moving_line(self, empty_home, source):
+    def test_on_a_terminal_there_are_colours_and_a_moving_line(self, empty_home, hold, source):
         source.write_text(SAYING)
         main, side = pty.openpty()
         process = subprocess.Popen(
@@ -190,6 +207,8 @@ class TestComplete:
         try:
             while chunk := os.read(main, 4096):
                 shown += chunk
+                if b"loading: part" in shown:
+                    hold.unlink(missing_ok=True)
         except OSError:  # how a terminal tells that the other side has closed
             pass
         os.close(main)
