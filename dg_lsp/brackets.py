@@ -113,6 +113,24 @@ def closers_of_earlier(text: str, language: str, state: State) -> list[int]:
     return places
 
 
+def open_places(text: str, language: str, state: State) -> list[int]:
+    """The places in `text` of the brackets it opens and leaves open, the innermost last."""
+    places: list[int] = []
+    place = 0
+    if state.inside:
+        place, state = _leave(text, 0, state, language)
+    while not state.inside and (found := _tokens(language).search(text, place)):
+        place, mark = found.end(), found.group()
+        if mark in CLOSERS:
+            places.append(found.start())
+        elif mark in OPENERS:
+            if places and text[places[-1]] == OPENERS[mark]:
+                places.pop()
+        elif mark in _delimiters(language):
+            place, state = _leave(text, place, replace(state, inside=mark), language)
+    return places
+
+
 def _leave(text: str, place: int, state: State, language: str) -> tuple[int, State]:
     """Goes to the end of the string or comment that `place` is inside of, if it ends."""
     found = _end(state.inside, language).match(text, place)

@@ -108,7 +108,7 @@ class Document:
         self.language = language
         self.version = version
         self._encoding = encoding
-        self._lines = _split(_whole_characters(text))
+        self._lines = _split(whole_characters(text))
 
     @property
     def text(self) -> str:
@@ -118,7 +118,7 @@ class Document:
     def apply(self, edits: Iterable[Edit], version: int) -> None:
         """Makes the edits in order, each on the result of the one before."""
         for edit in edits:
-            text = _whole_characters(edit.text)
+            text = whole_characters(edit.text)
             if edit.start is None or edit.end is None:
                 self._lines = _split(text)
             else:
@@ -220,7 +220,8 @@ def _index(line: str, at: int, encoding: Encoding) -> int:
     return len(line.encode(codec)[: at * width].decode(codec, "ignore"))
 
 
-def _whole_characters(text: str) -> str:
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which no encoding has a place for."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dg_lsp import brackets, indentation, repetition
-from dg_lsp.document import LINE_END, Snapshot
+from dg_lsp.document import LINE_END, Snapshot, whole_characters
 from dg_lsp.syntax import Window, window
 from engine.request import InfillResult, StopReason
 
@@ -111,6 +111,11 @@ def covered(text: str, snapshot: Snapshot) -> int:
     line_now = brackets.scan(left + snapshot.line_right, snapshot.language)
     line_then = brackets.scan(left + first, snapshot.language)
     return len(closers) if line_then.imbalance <= line_now.imbalance else 0
+
+
+def replace_lone_surrogates(text: str, snapshot: Snapshot) -> str:
+    """JSON can carry them, but neither a parser nor an editor takes them; documents have none."""
+    return whole_characters(text)
 
 
 def unify_newlines(text: str, snapshot: Snapshot) -> str:
@@ -267,6 +272,7 @@ def use_document_newlines(text: str, snapshot: Snapshot) -> str:
 
 
 FILTERS: tuple[Filter, ...] = (
+    replace_lone_surrogates,
     unify_newlines,
     keep_one_line,
     strip_trailing_blanks,
@@ -319,26 +325,15 @@ def _body_follows(text: str, here: Window) -> bool:
 
 def _closed(text: str, own: str, here: Window) -> str:
     """The text with its `own` open brackets closed, a block's on a line of its own."""
-    for opener in reversed(own):
-        last = text.rstrip().rpartition("\n")[2]
-        if opener == "{" and "\n" in text and not last.rstrip().endswith("{"):
-            line = _line_of_open(text, here)
+    places = brackets.open_places(text, here.language, here.state())
+    for opener, place in zip(reversed(own), reversed(places), strict=False):
+        if opener == "{" and "\n" in text and not text.rstrip().endswith("{"):
+            start = text.rfind("\n", 0, place) + 1
+            line = text[start:place] if start else here.line_left + text[:place]
             text = f"{text.rstrip()}\n{indentation.lead(line)}}}"
         else:
             text += brackets.CLOSERS[opener]
     return text
-
-
-def _line_of_open(text: str, here: Window) -> str:
-    """The line on which the text's innermost open bracket stands."""
-    lines = (here.line_left + text).split("\n")
-    depth = len(here.state(text).stack)
-    end = 0
-    for number, line in enumerate(lines):
-        end += len(line) + bool(number)
-        if len(here.state(text[: end - len(here.line_left)]).stack) >= depth:
-            return line
-    return lines[0]
 
 
 def _without_blanks(text: str) -> tuple[str, list[int]]:

@@ -46,7 +46,8 @@ class Editor:
             )
         )
 
-    def open(self, text, uri=URI, language="python"):
+    def open(self, text, uri=URI, language="plaintext"):
+        """In plain text a scripted answer need not parse, as it must where there is a grammar."""
         item = types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text)
         self.client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
 

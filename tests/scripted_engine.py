@@ -5,8 +5,10 @@ What it does is written in the request's prefix, so that every test says its own
     "fail TEXT"  raises EngineError(TEXT)
     "bug"        raises ValueError quoting the prefix
     "die"        ends the process as a crash would
+    "# say TEXT" anywhere: answers with the text, in which \\n is a line end
     other        echoes the request
 `--model` scripts the loading: "load-slow", "load-fail", "load-bug", "load-no-torch".
+"load-slow" goes on as long as the file named by SCRIPTED_ENGINE_HOLD, where set, is there.
 Each finished step is written to the file named by SCRIPTED_ENGINE_STEPS, where set.
 """
 
@@ -54,8 +56,10 @@ class ScriptedEngine:
             if request.deadline_ms is not None and spent_ms >= request.deadline_ms:
                 stop = StopReason.DEADLINE
                 break
+        _, say, text = request.prefix.partition("# say ")
+        said = text.partition("\n")[0].replace("\\n", "\n")
         return InfillResult(
-            text=f"[{request.prefix}|{request.suffix}]",
+            text=said if say else f"[{request.prefix}|{request.suffix}]",
             stop=stop,
             mode=Mode.CAUSAL,
             model=self.model,
@@ -76,9 +80,11 @@ class ScriptedEngine:
 def load(model):
     def load_(progress):
         if model == "load-slow":
-            for step in range(10):
-                progress(step / 10, f"part {step}")
+            hold, step = os.environ.get("SCRIPTED_ENGINE_HOLD"), 0
+            while step < 10 or (hold and Path(hold).exists()):
+                progress(step % 10 / 10, f"part {step % 10}")
                 time.sleep(0.05)
+                step += 1
         if model == "load-fail":
             raise EngineError("the weights are missing; run `dg-lsp pull load-fail`")
         if model == "load-bug":

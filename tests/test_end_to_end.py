@@ -87,7 +87,7 @@ def only(answer):
 async def second_editor_comes_and_is_killed(pid):
     async with starting(*SERVER, env={}) as editor:
         await editor.initialize(options={"maxTokens": 4})
-        editor.open("def add(a, b):\n    return ")
+        editor.open("def add(a, b):\n    return ", language="python")
         assert only(await editor.complete(1, 11)).insert_text.startswith("    return a")
         state = await health()
         assert (state["pid"], state["leases"]) == (pid, 2)
@@ -99,7 +99,7 @@ async def test_open_type_complete_cancel_complete_again_and_leave(directory):
     async with starting(*SERVER, env={}) as editor:
         progress = types.WindowClientCapabilities(work_done_progress=True)
         await editor.initialize(options={"maxTokens": 24}, window=progress)
-        editor.open(TEXT)
+        editor.open(TEXT, language="python")
         await editor.until(lambda: editor.statuses and editor.statuses[-1].state == "ready")
         (reports,) = editor.client.progress_reports.values()
         assert isinstance(reports[0], types.WorkDoneProgressBegin)

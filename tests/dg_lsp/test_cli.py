@@ -16,6 +16,8 @@ from tests.running import SCRIPTED, connect, end_published, published, running, 
 
 RUN = f"from dg_lsp import cli, engine_process\nengine_process.COMMAND = {SCRIPTED!r}\ncli.main()\n"
 SOURCE = "def f(x):\n    return \n\nprint(f(1))\n"
+HEADER = r"def f(x):  # say [\n        x,\n    ]"
+SAYING = SOURCE.replace("def f(x):", HEADER)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,15 @@ def empty_home():
             yield Path(name)
         finally:
             end_published(Path(name) / "run")
+
+
+@pytest.fixture
+def hold(tmp_path, monkeypatch):
+    """A file that keeps an engine loading until it is taken away: until a test has seen that."""
+    file = tmp_path / "hold"
+    file.touch()
+    monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(file))
+    return file
 
 
 @pytest.fixture
@@ -74,11 +85,13 @@ def complete_json(home, *arguments):
 
 class TestComplete:
     def test_the_hole_is_shown_between_marks_with_what_it_took(self, home, source):
+        source.write_text(SAYING)
         ended = dg_lsp(home, "complete", f"{source}:2:12", "--model", "scripted")
         assert ended.returncode == 0
         lines = ended.stdout.splitlines()
         assert lines[0] == f"{source}:2:12"
-        assert lines[1:3] == ["def f(x):", "    return ├[def f(x):"]
+        assert lines[1:5] == [HEADER, "    return ├[", "        x,", "    ]┤"]
+        assert lines[5:7] == ["", "print(f(1))"]
         assert lines[-2].startswith("scripted, causal: ")
         assert lines[-2].endswith("stop complete, 3 of 7 prompt tokens cached")
         assert lines[-1].startswith("ms: ")
@@ -160,10 +173,18 @@ class TestComplete:
         assert "├┤" in ended.stdout
         assert "nothing to show of '[b|]'" in ended.stdout
 
-    def test_an_engine_is_started_with_progress_on_stderr(self, empty_home, source):
-        ended = dg_lsp(empty_home, "complete", f"{source}:2", "--model", "load-slow")
-        assert ended.returncode == 0
-        states = [line.partition(":")[0] for line in ended.stderr.splitlines()[:2]]
+    def test_an_engine_is_started_with_progress_on_stderr(self, empty_home, hold, source):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, "complete", f"{source}:2", "--model", "load-slow"],
+            env={**os.environ, "DG_LSP_RUNTIME_DIR": str(empty_home / "run")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        states = [process.stderr.readline().partition(":")[0] for _ in range(2)]
+        hold.unlink()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
         assert states == ["starting", "loading"]
 
     def test_a_model_other_than_the_running_one_is_noted(self, home, source):
@@ -171,7 +192,8 @@ class TestComplete:
         assert ended.returncode == 0
         assert "note: the running engine has model scripted, not other" in ended.stderr
 
-    def test_on_a_terminal_there_are_colours_and_a_moving_line(self, empty_home, source):
+    def test_on_a_terminal_there_are_colours_and_a_moving_line(self, empty_home, hold, source):
+        source.write_text(SAYING)
         main, side = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, "complete", f"{source}:2", "--model", "load-slow"],
@@ -185,12 +207,14 @@ class TestComplete:
         try:
             while chunk := os.read(main, 4096):
                 shown += chunk
+                if b"loading: part" in shown:
+                    hold.unlink(missing_ok=True)
         except OSError:  # how a terminal tells that the other side has closed
             pass
         os.close(main)
         assert process.wait(10) == 0
         assert re.search(rb"\rloading: part (?P<n>\d) (?P=n)0 %\x1b\[K", shown)
-        assert b"\x1b[1;32m[def f(x):" in shown
+        assert b"\x1b[1;32m[\x1b[0m" in shown
         assert "├".encode() not in shown
 
     def test_ctrl_c_leaves_cleanly_and_ends_the_work(self, home, tmp_path):

@@ -67,10 +67,18 @@ def starts(directory):
 
 
 class TestStarting:
-    async def test_an_engine_is_started_where_there_is_none(self, directory):
-        statuses = []
+    async def test_an_engine_is_started_where_there_is_none(self, directory, tmp_path, monkeypatch):
+        statuses, hold = [], tmp_path / "hold"
+        hold.touch()
+        monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(hold))
+
+        def note(status):
+            statuses.append(status)
+            if len({status.progress for status in statuses if status.state == "loading"}) == 2:
+                hold.unlink(missing_ok=True)
+
         settings = EngineSettings(model="load-slow")
-        async with opened(settings, on_status=statuses.append) as client:
+        async with opened(settings, on_status=note) as client:
             assert await client.health() is None
             assert (await client.infill(request("a", suffix="b"))).text == "[a|b]"
             pid = (await client.health())["pid"]

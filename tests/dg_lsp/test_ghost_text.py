@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dg_lsp import ghost_text, grammars
@@ -418,6 +418,12 @@ IN_LANGUAGE = {
         "├if (a) {\n    b();┤",
         "function f() {\n  ├if (a) {\n    b();\n  }┤\n}\n",
     ),
+    "close a block on its own line's level": (
+        "javascript",
+        "function f() {\n  ║\n}\n",
+        "├g({\n    a: 1,\n  });\n  if (a) {\n    if (b) {\n      c();┤",
+        "function f() {\n  ├g({\n    a: 1,\n  });\n  if (a) {\n    if (b) {\n      c();\n    }\n  }┤\n}\n",
+    ),
     "a closer too many": ("python", "x = ║\n", "├f(a))┤", "x = ├f(a)┤\n"),
     "a closer too many, then more": ("python", "x = ║\n", "├f(a)) + 1┤", "x = ├f(a)┤\n"),
     "a brace too many": (
@@ -689,6 +695,7 @@ IN_LANGUAGE = {
     "no line end, closers": ("javascript", "f(() => {║})", "├ a(); });┤", "f(() => {├ a(); });┤"),
     "first line of the file": ("python", "║", "├import os┤", "├import os┤"),
     "beyond ASCII": ("python", 'x = "é😀║"\n', '├ü"┤', 'x = "é😀├ü┤"\n'),
+    "half a character": ("python", "x = ║\n", "├'\ud83d'┤", "x = ├'\ufffd'┤\n"),
     "beyond ASCII before the block": (
         "python",
         "# 😀😀😀\ndef f():\n    ║\n",
@@ -749,6 +756,7 @@ def test_what_really_stood_there_is_shown_as_it_is():
     assert ran_on >= 56
 
 
+@settings(deadline=None)
 @given(
     st.text("ab(){}[]\"'#:,. \n\t\r`", max_size=60),
     st.text("ab(){}[]\"'#:,. \n\t\r`", max_size=60),
@@ -764,6 +772,34 @@ def test_whatever_the_text_the_answer_fits_the_document(left, right, text, langu
     assert 0 <= ghost_text.covered(kept, snapshot) <= len(snapshot.line_right)
     for offered in ghost_text.answers(kept, snapshot):
         assert offered and kept.startswith(offered)
+
+
+MARKS = [
+    *('"""', "'''", "`", "/*", "*/", "//", "--[[", "]]", "<!--", "-->", "${", "#{", "<<E\n"),
+    *("\\", "\r\n", "\r", "\n  ", "\t", "\0", "\ufeff", "\u2028", "\x85", "{\n", "if a:", "end"),
+]
+
+
+def pieces(without=()):
+    """Text of what opens and ends strings, comments, blocks and lines, and of any character."""
+    characters = st.characters(exclude_categories=without)
+    return st.lists(st.sampled_from(MARKS) | characters, max_size=30).map("".join)
+
+
+@settings(deadline=None)  # grammars are loaded meanwhile
+@given(
+    pieces(without=("Cs",)),
+    pieces(without=("Cs",)),
+    pieces(),
+    st.sampled_from(("", "no-language", *grammars.LANGUAGES)),
+)
+def test_no_text_makes_a_filter_raise(left, right, text, language):
+    snapshot = Snapshot(text=left + right, offset=len(left), language=language)
+    kept = ghost_text.apply(text, snapshot)
+    kept.encode()
+    for offered in (kept, *ghost_text.answers(kept, snapshot)):
+        assert 0 <= ghost_text.covered(offered, snapshot) <= len(snapshot.line_right)
+        assert 0 <= ghost_text.score(answer(text), offered, snapshot).value <= 1
 
 
 ANSWERS = {

@@ -140,6 +140,13 @@ async def test_what_is_not_there_gets_an_empty_answer(editor):
     assert only(await editor.complete(1, 1))
 
 
+async def test_an_answer_that_breaks_the_documents_language_is_not_shown(editor):
+    editor.open("x")
+    assert only(await editor.complete(0, 1)).insert_text == "x<x|>"
+    editor.open("x", uri="file:///workspace/src/b.py", language="python")
+    assert await editor.complete(0, 1, "file:///workspace/src/b.py") == NOTHING
+
+
 async def test_a_closed_document_gets_an_empty_answer(editor):
     editor.open("SLOW")
     answer, _ = editor.ask(0, 4)

@@ -176,7 +176,10 @@ class TestOneProcess:
 
 
 class TestLoading:
-    def test_health_answers_and_requests_are_refused_meanwhile(self, tmp_path):
+    def test_health_answers_and_requests_are_refused_meanwhile(self, tmp_path, monkeypatch):
+        hold = tmp_path / "hold"
+        hold.touch()
+        monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(hold))
         with running(tmp_path / "run", model="load-slow", ready=False) as engine:
             until(lambda: health(engine)["progress"] > 0.2)
             state = health(engine)
@@ -186,6 +189,7 @@ class TestLoading:
             refused = engine.infill("hi")
             assert refused.status_code == 503
             assert refused.json()["error"] == "the engine is loading"
+            hold.unlink()
             until(lambda: health(engine)["status"] == "ready")
             assert engine.infill("hi").status_code == 200
 
