@@ -71,6 +71,7 @@ class CanvasConfig:
     stands for the slots of a hole that its text does not fill. `shifted`: what belongs at a
     position is predicted one position earlier, as a causal model does. `sealed_suffix`: the known
     text behind the hole does not see the hole, and is encoded once, like the prefix.
+    `soft_tokens` bounds the tokens whose embeddings self-conditioning mixes (None: all of them).
     `adapter_rank` is that of the low-rank weights which work on canvases only; 0 for none.
     """
 
@@ -80,6 +81,7 @@ class CanvasConfig:
     empty_id: int | None = None
     shifted: bool = False
     self_conditioning: bool = True
+    soft_tokens: int | None = None
     sealed_suffix: bool = False
     adapter_rank: int = 0
 
@@ -396,12 +398,12 @@ def _own_canvas(config: Mapping[str, Any]) -> CanvasConfig | None:
     given = config.get("canvas")
     if given is None:
         return None
-    names = {f.name for f in fields(CanvasConfig)} - {"self_conditioning"}
+    names = {f.name for f in fields(CanvasConfig)}
     if not isinstance(given, dict) or not {"length"} <= set(given) <= names:
         raise ConfigError(
             f"config.json: canvas must have length and at most {sorted(names)}, got {given!r}"
         )
-    return CanvasConfig(**given, self_conditioning=False)
+    return CanvasConfig(**{"self_conditioning": False, **given})
 
 
 def _special_ids(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,27 +64,35 @@ class Transformer(nn.Module):
         embedded = self.embed(ids)
         if self.config.canvas.self_conditioning:
             soft = torch.zeros_like(embedded) if soft is None else soft
-            embedded = self.self_conditioning(embedded, soft)
-        return self._run(embedded, cache, causal=False, shift=shift, on_canvas=True)
+        return self._run(
+            self._conditioned(embedded, soft), cache, causal=False, shift=shift, on_canvas=True
+        )
 
     def branches(
-        self, ids: Tensor, positions: Tensor, cache: PrefixCache, branches: Sequence[Branch]
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        cache: PrefixCache,
+        branches: Sequence[Branch],
+        soft: Tensor | None = None,
     ) -> Tensor:
         """Several canvases over one cached prefix in one forward, for training.
 
-        ids, positions [N] -> final hidden [N, D]; `branches` are consecutive rows of them. Leaves
-        the cache alone.
+        ids, positions [N] -> final hidden [N, D]; `branches` are consecutive rows of them. `soft`
+        [N, D] is zero in rows without self-conditioning. Leaves the cache alone.
         """
-        x = self.embed(ids[None])
+        x = self._conditioned(self.embed(ids), soft)[None]
         return self._layers(x, _Branched(positions, x.dtype, cache, branches))[0]
 
-    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, mask: Tensor, soft: Tensor | None = None
+    ) -> Tensor:
         """One pass without a cache, for training: ids, positions [B, T] -> hidden [B, T, D].
 
-        `mask` [B, T, T] is true where a row may look, in every layer.
+        `mask` [B, T, T] is true where a row may look, in every layer; `soft` as in `branches`.
         """
         assert not self.config.layer_scalars, "training is for models without layer scalars"
-        x = self.embed(ids)
+        x = self._conditioned(self.embed(ids), soft)
         return self._layers(x, _Masked(positions, x.dtype, mask))
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -93,7 +101,16 @@ class Transformer(nn.Module):
         return kernels.softcap(F.linear(hidden, head.weight), self.config.logit_softcap)
 
     def soft_embedding(self, probabilities: Tensor) -> Tensor:
-        """Expected embedding [..., D] under `probabilities` [..., V], scaled like a token's."""
+        """Expected embedding [..., D] under `probabilities` [..., V], scaled like a token's.
+
+        With `CanvasConfig.soft_tokens` under the likeliest few only.
+        """
+        assert self.config.canvas
+        if count := self.config.canvas.soft_tokens:
+            likeliest, ids = probabilities.topk(count, dim=-1)
+            shares = (likeliest / likeliest.sum(-1, keepdim=True))[..., None, :]
+            embedded = self.embed(ids)
+            return (shares.to(embedded.dtype) @ embedded).squeeze(-2)
         weight = self.embed_tokens.weight
         return (probabilities.to(weight.dtype) @ weight) * self._embedding_scale
 
@@ -101,6 +118,12 @@ class Transformer(nn.Module):
         """Scaled embeddings [..., D] of `ids`; also the soft embedding of a token that is known."""
         embedded: Tensor = self.embed_tokens(ids)
         return embedded if self.config.embedding_scale == 1.0 else embedded * self._embedding_scale
+
+    def _conditioned(self, embedded: Tensor, soft: Tensor | None) -> Tensor:
+        if soft is None:
+            return embedded
+        conditioned: Tensor = self.self_conditioning(embedded, soft)
+        return conditioned
 
     @property
     def _embedding_scale(self) -> Tensor:
@@ -288,16 +311,21 @@ class Experts(nn.Module):
 
 
 class SelfConditioning(GatedMLP):
-    """Adds what the previous step believed to the canvas embeddings, then normalises."""
+    """Adds what the previous step believed to the canvas embeddings.
+
+    DiffusionGemma normalises the sum; a causal model that was taught to denoise keeps its own scale.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.pre_norm = Norm(config.hidden_size, config.norm_eps)
+        self.normalised = config.family == "diffusion_gemma"
 
     def forward(self, embedded: Tensor, soft: Tensor) -> Tensor:  # type: ignore[override]
         """embedded, soft [B, C, D] -> [B, C, D]."""
         signal = super().forward(self.pre_norm(soft), on_canvas=True)
-        return kernels.rms_norm(embedded + signal, None, self.pre_norm.eps)
+        total = embedded + signal
+        return kernels.rms_norm(total, None, self.pre_norm.eps) if self.normalised else total
 
 
 class Norm(nn.Module):

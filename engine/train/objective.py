@@ -53,6 +53,7 @@ class Recipe:
     random_noise: float = 0.10  # of noised slots, the others show the mask
     empty_weight: float = 0.1  # of EMPTY slots behind the first
     clean_weight: float = 0.0  # of slots that were not noised
+    self_conditioning: float = 0.0  # of examples show canvases what a first pass believed
     canvas_weight: float = 0.5  # of a slot on a canvas, against one in the written part
     hole_weight: float = 2.0  # of all holes together, against
     causal_weight: float = 1.0  # the window as plain text

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,8 @@ class Trainer:
         self.model = model.train()
         self._adapters = _canvas(model.config).adapter_rank > 0
         for name, value in model.named_parameters():
-            value.requires_grad_("adapter_" in name or not self._adapters)
+            learns = not self._adapters or "adapter_" in name or "self_conditioning" in name
+            value.requires_grad_(learns)
         self._newline = newline
         self._device = model.embed_tokens.weight.device
         self.average = {name: value.detach().clone() for name, value in self._weights()}
@@ -172,42 +173,39 @@ class Trainer:
         shutil.copy(base / "tokenizer.json", directory)
         shutil.copy(base / "generation_config.json", directory)
         canvas = asdict(_canvas(self.model.config))
-        del canvas["self_conditioning"]
         dtype = torch.float16 if self._adapters else torch.bfloat16
         name = str(dtype).removeprefix("torch.")
         config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": name}
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         frozen = load_model(base, dtype=dtype, device=torch.device("cpu")).state_dict()
         stored = {
-            _stored_name(name): self.average.get(name, frozen.get(name)).to(dtype).contiguous().cpu()
+            _stored_name(name): self.average.get(name, frozen.get(name))
+            .to(dtype)
+            .contiguous()
+            .cpu()
             for name in self.model.state_dict()
         }
         save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
 
     def _loss(self, examples: Sequence[objective.Example]) -> tuple[Tensor, dict[str, float]]:
-        longest = max(len(example.tokens) for example in examples)
-        padded = [objective.padded(example, longest) for example in examples]
-
-        def stacked(name: str) -> Tensor:
-            return torch.from_numpy(np.stack([getattr(e, name) for e in padded])).to(self._device)
-
-        segment, targets, weights = stacked("segment"), stacked("targets"), stacked("weights")
-        rows = targets != NO_TARGET
+        batch = _stacked(examples, self._device)
+        rows = batch["targets"] != NO_TARGET
+        if self._adapters:
+            rows &= batch["segment"] > 0
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            if self._adapters:
-                rows &= segment > 0
-                hidden = torch.cat([self._hole_states(example) for example in examples])
-            else:
-                mask = may_see(segment, stacked("part"), stacked("sees"))
-                hidden = self.model(stacked("tokens"), stacked("positions"), mask)[rows]
-            logits = self.model.logits(hidden)
-        losses = F.cross_entropy(logits, targets[rows], reduction="none")
-        loss = (losses * weights[rows]).sum() / len(examples)
+            soft = None
+            if self._shows_beliefs():
+                with torch.no_grad():
+                    soft = self._beliefs(self._states(examples, batch, None), batch)
+            logits = self.model.logits(self._states(examples, batch, soft)[rows])
+        targets, weights = batch["targets"][rows], batch["weights"][rows]
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        loss = (losses * weights).sum() / len(examples)
         with torch.no_grad():
-            right = logits.argmax(-1) == targets[rows]
-            empty = targets[rows] == _canvas(self.model.config).empty_id
-            part, noised, hole = stacked("part")[rows], stacked("noised")[rows], segment[rows] > 0
-            written = hole & (part == objective.WRITTEN)
+            right = logits.argmax(-1) == targets
+            empty = targets == _canvas(self.model.config).empty_id
+            noised, hole = batch["noised"][rows], batch["segment"][rows] > 0
+            written = hole & (batch["part"][rows] == objective.WRITTEN)
             figures = {
                 "written_loss": losses[written].mean(),
                 "written_right": right[written & ~empty].float().mean(),
@@ -218,24 +216,64 @@ class Trainer:
                 figures["causal_loss"] = losses[~hole].mean()
         return loss, {name: round(float(value), 4) for name, value in figures.items()}
 
-    def _hole_states(self, made: objective.Example) -> Tensor:
-        """Final hidden states of an example's hole rows that have a target, window encoded first."""
+    def _shows_beliefs(self) -> bool:
+        """Whether this step's canvases are shown what a first pass believed."""
+        draw = np.random.default_rng([self.options.seed, self.step]).random()
+        return bool(draw < self.options.recipe.self_conditioning)
+
+    def _beliefs(self, states: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The self-conditioning signal [B, T, D]: what the row before believes of each slot.
+
+        On the token before the hole it is that token; in all rows beside the canvases it is zero.
+        """
+        soft = torch.zeros_like(states)
+        part = batch["part"]
+        canvas = part >= objective.CANVAS
+        first = canvas & (part != part.roll(1, 1))
+        slots = canvas & ~first
+        beliefs = self.model.logits(states[slots.roll(-1, 1)]).softmax(-1)
+        soft[slots] = self.model.soft_embedding(beliefs).to(soft.dtype)
+        soft[first] = self.model.embed(batch["tokens"][first]).to(soft.dtype)
+        return soft
+
+    def _states(
+        self,
+        examples: Sequence[objective.Example],
+        batch: dict[str, Tensor],
+        soft: Tensor | None,
+    ) -> Tensor:
+        """Final hidden states [B, T, D] of all rows; with adapters zero in those of windows."""
+        if not self._adapters:
+            mask = may_see(batch["segment"], batch["part"], batch["sees"])
+            states: Tensor = self.model(batch["tokens"], batch["positions"], mask, soft)
+            return states
+        found_states: list[Tensor] = []
+        for row, example in enumerate(examples):
+            holes = batch["segment"][row] > 0
+            soft_rows = None if soft is None else soft[row][holes]
+            found = self._hole_states(example, soft_rows)
+            whole = found.new_zeros(len(holes), found.shape[-1])
+            found_states.append(whole.index_put((holes.nonzero()[:, 0],), found))
+        return torch.stack(found_states)
+
+    def _hole_states(self, made: objective.Example, soft: Tensor | None) -> Tensor:
+        """Final hidden states of an example's hole rows, its window encoded first."""
         model = self.model
         cache = PrefixCache(model.config, self._device, model.embed_tokens.weight.dtype)
         with torch.no_grad():
             model.encode(made.tokens[made.segment == 0].tolist(), cache)
-        holes = made.segment > 0
         branches = []
         for number in range(1, made.segment.max() + 1):
             rows = made.segment == number
             mask = objective.may_see(made.segment[rows], made.part[rows], made.sees[rows] * 0)
             seen = torch.from_numpy(mask).to(self._device)
             branches.append(Branch(int(made.sees[rows][0]), seen))
-        ids, positions, wanted = (
+        holes = made.segment > 0
+        ids, positions = (
             torch.from_numpy(array[holes]).to(self._device)
-            for array in (made.tokens, made.positions, made.targets != NO_TARGET)
+            for array in (made.tokens, made.positions)
         )
-        return model.branches(ids, positions, cache, branches)[wanted]
+        return model.branches(ids, positions, cache, branches, soft)
 
     def _schedule(self) -> float:
         """Linear warm-up, then a linear decay to a tenth."""
@@ -284,6 +322,16 @@ class Trainer:
                 self._optimizer.state[value] = moments
 
 
+def _stacked(examples: Sequence[objective.Example], device: torch.device) -> dict[str, Tensor]:
+    """The arrays of the examples as tensors [B, T], the shorter ones padded."""
+    longest = max(len(example.tokens) for example in examples)
+    padded = [objective.padded(example, longest) for example in examples]
+    return {
+        part.name: torch.from_numpy(np.stack([getattr(e, part.name) for e in padded])).to(device)
+        for part in fields(objective.Example)
+    }
+
+
 def may_see(segment: Tensor, part: Tensor, sees: Tensor) -> Tensor:
     """`objective.may_see` for a batch on the device: [B, T] each -> [B, T, T]."""
     place = torch.arange(segment.shape[1], device=segment.device)
@@ -304,12 +352,14 @@ def adapt(
     device: torch.device,
     *,
     rank: int = 0,
+    self_conditioning: bool = False,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> tuple[Transformer, Tokenizer]:
     """The causal model in `base` with a canvas: same weights, two special tokens put to use.
 
-    With a `rank` it gets adapters for canvases, in float32; at first they change nothing.
+    With a `rank` it gets adapters for canvases, in float32, and with `self_conditioning` the block
+    that reads a step's beliefs; at first they change nothing.
     """
     tokenizer = Tokenizer.from_directory(base)
     causal = load_model(base, dtype=dtype, device=device)
@@ -319,7 +369,8 @@ def adapt(
         mask_id=tokenizer.special(MASK),
         empty_id=tokenizer.special(EMPTY),
         shifted=True,
-        self_conditioning=False,
+        self_conditioning=self_conditioning,
+        soft_tokens=8 if self_conditioning else None,
         sealed_suffix=True,
         adapter_rank=rank,
     )
@@ -331,8 +382,13 @@ def adapt(
         if name.endswith("adapter_down"):
             drawn = torch.randn(value.shape, generator=generator) * value.shape[1] ** -0.5
             weights[name] = drawn.to(device)
-        elif name.endswith("adapter_up"):
+        elif name.endswith("adapter_up") or name == "self_conditioning.down_proj.weight":
             weights[name] = torch.zeros(value.shape, device=device)
+        elif name == "self_conditioning.pre_norm.weight":
+            weights[name] = torch.ones(value.shape, device=device)
+        elif name.startswith("self_conditioning."):
+            drawn = torch.randn(value.shape, generator=generator) * value.shape[1] ** -0.5
+            weights[name] = drawn.to(device)
     model.load_state_dict(weights, strict=True, assign=True)
     return model, tokenizer
 
@@ -398,7 +454,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Frozen weights take the precision that is fastest here.
         dtype = choose_dtype("auto", device) if rank else torch.float32
         model, tokenizer = adapt(
-            base, options.recipe.canvas, device, rank=rank, dtype=dtype, seed=given.seed
+            base,
+            options.recipe.canvas,
+            device,
+            rank=rank,
+            self_conditioning=options.recipe.self_conditioning > 0,
+            dtype=dtype,
+            seed=given.seed,
         )
         trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
         if trainer.resume():

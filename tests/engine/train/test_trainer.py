@@ -12,6 +12,7 @@ from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import EngineError
 from engine.infill import Canvas, sealed
+from engine.model import SelfConditioning
 from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
 from engine.train import objective
@@ -59,7 +60,8 @@ def make_options(out, **changes) -> Options:
 
 
 def make_trainer(base, options, rank: int = 0) -> Trainer:
-    model, tokenizer = adapt(base, RECIPE.canvas, CPU, rank=rank)
+    conditioned = options.recipe.self_conditioning > 0
+    model, tokenizer = adapt(base, RECIPE.canvas, CPU, rank=rank, self_conditioning=conditioned)
     return Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
 
 
@@ -155,6 +157,34 @@ def test_adapters_learn_and_are_exported_beside_their_base(base, tmp_path):
             if name.endswith("adapter_up"):
                 value.zero_()
         assert not torch.allclose(adapted, loaded.canvas(canvas, caches[0], None), atol=0.1)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_canvases_are_shown_what_a_first_pass_believed(base, tmp_path, monkeypatch, rank):
+    """Slot by slot what the row before says; nothing to the suffix and the written part."""
+    recipe = replace(RECIPE, self_conditioning=1.0, causal_weight=0.0)
+    trainer = make_trainer(base, make_options(tmp_path, recipe=recipe, batch=2), rank)
+    shown = []
+    conditioned = SelfConditioning.forward
+
+    def spy(self, embedded, soft):
+        shown.append(soft.reshape(-1, soft.shape[-1]).detach())
+        return conditioned(self, embedded, soft)
+
+    monkeypatch.setattr(SelfConditioning, "forward", spy)
+    windows = [next(periodic_windows(n)) for n in range(2)]
+    first = trainer.advance(windows)["loss"]
+    soft = torch.cat(shown)
+    assert 0.1 < (soft.abs().sum(-1) > 0).float().mean() < 0.9
+    blind = make_trainer(
+        base, make_options(tmp_path, batch=2, recipe=replace(RECIPE, causal_weight=0.0)), rank
+    )
+    assert blind.advance(windows)["loss"] == pytest.approx(first, rel=1e-5), "nothing at first"
+    learnt = dict(trainer.model.named_parameters())["self_conditioning.down_proj.weight"]
+    assert learnt.abs().sum() > 0
+    trainer.export(tmp_path / "model", base)
+    loaded = load_model(tmp_path / "model", dtype=torch.float32, device=CPU)
+    assert loaded.config.canvas.soft_tokens == 8
 
 
 @pytest.mark.parametrize("rank", [0, 4])
