@@ -35,11 +35,12 @@ bench: $(VENV)/.dev
 
 # The embedded diffusion model: corpus, then training, resumed where it was left. On a GPU: TORCH=cuda.
 # EXCLUDE='PATH...': evaluation sets, such as HumanEval-Infilling, that must not leak into the corpus.
+# CORPUS='OPTION...': for the corpus builder, such as --no-npm where npm is not installed.
 TRAIN ?= build/train
 STEPS ?= 20000
 train: $(VENV)/.dev
 	$(BIN)/dg-lsp pull smollm2-135m
-	$(BIN)/python -m engine.train.corpus --out $(TRAIN)/corpus $(if $(EXCLUDE),--exclude $(EXCLUDE))
+	$(BIN)/python -m engine.train.corpus --out $(TRAIN)/corpus $(if $(EXCLUDE),--exclude $(EXCLUDE)) $(CORPUS)
 	$(BIN)/python -m engine.train.trainer --corpus $(TRAIN)/corpus --out $(TRAIN)/run --steps $(STEPS)
 
 # Everything that needs a CUDA device, in one command; without the Makefile: scripts/gpu-check.sh python3

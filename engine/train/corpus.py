@@ -24,10 +24,11 @@ from engine.download import sha256
 from engine.errors import EngineError
 from engine.pull import resolve_model
 from engine.tokenizer import Tokenizer
-from engine.train import leaks, selection, shards, wheels
+from engine.train import leaks, selection, shards
+from engine.train.npm_packages import NPM_HELD_OUT, NPM_PACKAGES
 from engine.train.packages import HELD_OUT, PACKAGES
 from engine.train.selection import Progress
-from engine.train.wheels import Package
+from engine.train.sources import Package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,9 @@ class Options:
     tokens: int = 100_000_000
     seed: int = 0
     model: str = "smollm2-135m"
-    packages: tuple[Package, ...] = PACKAGES
-    held_out: tuple[Package, ...] = HELD_OUT
+    packages: tuple[Package, ...] = (*PACKAGES, *NPM_PACKAGES)
+    held_out: tuple[Package, ...] = (*HELD_OUT, *NPM_HELD_OUT)
+    script_share: float = 0.25  # of the tokens that are JavaScript or TypeScript
     exclude: tuple[Path, ...] = ()
     standard_library: bool = True
     shard_bytes: int = shards.SHARD_BYTES
@@ -51,12 +53,11 @@ def build(options: Options, progress: Progress = lambda fraction, what: None) ->
     tokenizer = Tokenizer.from_directory(tokenizer_directory)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / shards.MANIFEST).unlink(missing_ok=True)  # nothing is finished until it is
-    cache = options.out / "wheels"
     forbidden = leaks.forbidden(options.exclude)
     for package in options.held_out:
-        leaks.forbid_wheel(forbidden, package.name, wheels.fetch(package, cache))
+        leaks.forbid_files(forbidden, selection.archived(package, options.out))
     ledger = selection.Ledger()
-    texts = list(selection.files(options.packages, cache, options.seed, ledger, progress))
+    texts = list(selection.files(options.packages, options.out, options.seed, ledger, progress))
     if options.standard_library:
         texts += selection.library_files(options.seed, ledger)
     kept = selection.without_leaks(texts, forbidden, ledger, progress)
@@ -71,6 +72,7 @@ def build(options: Options, progress: Progress = lambda fraction, what: None) ->
         "python": platform.python_version(),
         "tokens": sum(shard["tokens"] for shard in written),
         "documents": sum(shard["documents"] for shard in written),
+        "languages": {name: dict(counts) for name, counts in ledger.languages.items()},
         "dropped": dict(sum((Counter(p["dropped"]) for p in ledger.packages.values()), Counter())),
         "documents_available": len(texts),
         "characters_available": sum(len(text.text) for text in texts),
@@ -85,7 +87,9 @@ def build(options: Options, progress: Progress = lambda fraction, what: None) ->
 
 
 def _fingerprint(options: Options, tokenizer: str, texts: Sequence[selection.Text]) -> str:
-    digest = hashlib.sha256(f"{tokenizer} {options.tokens} {options.shard_bytes}".encode())
+    digest = hashlib.sha256(
+        f"{tokenizer} {options.tokens} {options.shard_bytes} {options.script_share}".encode()
+    )
     for text in texts:
         digest.update(f"{text.package}\0{text.path}\0{text.line}\0{text.text}\0".encode())
     return digest.hexdigest()[:12]
@@ -98,17 +102,28 @@ def _encode(
     """The shards, those that an earlier run finished taken as they are."""
     done = _finished(options.out, name)
     about = [_about(path, ledger) for path in done]
-    skip, have = sum(a["documents"] for a in about), sum(a["tokens"] for a in about)
+    have = {kind: Counter[str]() for kind in (True, False)}  # whether of scripts -> what is written
+    for language, counts in ledger.languages.items():
+        have[language != "python"].update(counts)
+    left = {
+        kind: iter([text for text in texts if text.is_script is kind][counts["documents"] :])
+        for kind, counts in have.items()
+    }
 
     def documents() -> Iterator[tuple[shards.Origin, list[int]]]:
-        total = have
-        for text in texts[skip:]:
-            if total >= options.tokens:
+        tokens = {kind: counts["tokens"] for kind, counts in have.items()}
+        while (total := sum(tokens.values())) < options.tokens:
+            progress(total / options.tokens, "encoding")
+            kind = tokens[True] < options.script_share * total
+            text = next(left[kind], None)
+            if text is None:  # where one kind runs out, the other goes on
+                kind = not kind
+                text = next(left[kind], None)
+            if text is None:
                 return
-            progress(min(total / options.tokens, 1.0), "encoding")
             ids = tokenizer.encode(text.text)
-            total += len(ids)
-            yield shards.Origin(text.package, text.path, text.line), ids
+            tokens[kind] += len(ids)
+            yield shards.Origin(text.package, text.path, text.line, text.language), ids
 
     fresh = shards.write(
         documents(), options.out, name, vocab_size=tokenizer.vocab_size,
@@ -130,6 +145,7 @@ def _about(path: Path, ledger: selection.Ledger) -> dict[str, Any]:
     documents = shards.read_shard(path)
     for document in documents:
         ledger.packages[document.origin.package]["tokens"] += len(document.ids)
+        ledger.languages[document.origin.language].update(documents=1, tokens=len(document.ids))
     return {
         "file": path.name,
         "documents": len(documents),
@@ -147,21 +163,15 @@ def listed(packages: Sequence[Package]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints a summary, or one line about what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m engine.train.corpus", description=__doc__)
-    parser.add_argument("--out", type=Path, help="the folder to build in")
-    parser.add_argument("--packages", type=_count, default=len(PACKAGES), metavar="N",
-                        help="only the first N of the list")  # fmt: skip
-    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these out")
-    parser.add_argument("--tokens", type=_count, default=100_000_000, help="at most, such as 100M")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", default="smollm2-135m", help="whose tokenizer encodes")
-    parser.add_argument("--exclude", nargs="+", type=Path, default=[], metavar="PATH",
-                        help="evaluation sets: *.jsonl[.gz] files or source trees")  # fmt: skip
-    parser.add_argument("--list", action="store_true", help="print the packages and licences")
+    parser = _parser()
     given = parser.parse_args(arguments)
-    if unknown := set(given.skip) - {package.name for package in PACKAGES}:
+    every = (
+        *PACKAGES[: given.packages],
+        *NPM_PACKAGES[: 0 if given.no_npm else given.npm_packages],
+    )
+    if unknown := set(given.skip) - {package.name for package in (*PACKAGES, *NPM_PACKAGES)}:
         parser.error(f"--skip {min(unknown)}: not in the list; see --list")
-    chosen = tuple(p for p in PACKAGES[: given.packages] if p.name not in given.skip)
+    chosen = tuple(package for package in every if package.name not in given.skip)
     if given.list:
         sys.stdout.write(listed(chosen))
         return 0
@@ -169,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--out DIR is needed to build")
     options = Options(
         out=given.out, tokens=given.tokens, seed=given.seed, model=given.model,
-        packages=chosen, exclude=tuple(given.exclude),
+        packages=chosen, held_out=HELD_OUT if given.no_npm else (*HELD_OUT, *NPM_HELD_OUT),
+        script_share=given.script_share, exclude=tuple(given.exclude),
     )  # fmt: skip
     started = time.monotonic()
     try:
@@ -187,6 +198,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{size / 1e6:.0f} MB, {time.monotonic() - started:.0f} s\n"
     )
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine.train.corpus", description=__doc__)
+    parser.add_argument("--out", type=Path, help="the folder to build in")
+    parser.add_argument("--packages", type=_count, default=len(PACKAGES), metavar="N",
+                        help="only the first N Python packages of the list")  # fmt: skip
+    parser.add_argument("--npm-packages", type=_count, default=len(NPM_PACKAGES), metavar="N",
+                        help="only the first N npm packages of the list")  # fmt: skip
+    parser.add_argument("--no-npm", action="store_true",
+                        help="Python alone: no JavaScript or TypeScript, and npm is not needed")  # fmt: skip
+    parser.add_argument("--script-share", type=_share, default=0.25, metavar="SHARE",
+                        help="of the tokens that are JavaScript or TypeScript (default 0.25)")  # fmt: skip
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these out")
+    parser.add_argument("--tokens", type=_count, default=100_000_000, help="at most, such as 100M")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="smollm2-135m", help="whose tokenizer encodes")
+    parser.add_argument("--exclude", nargs="+", type=Path, default=[], metavar="PATH",
+                        help="evaluation sets: *.jsonl[.gz] files or source trees")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="print the packages and licences")
+    return parser
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1; write 0.25")
+    return number
 
 
 def _count(text: str) -> int:

@@ -25,6 +25,10 @@ _SHINGLE, _BINS, _BANDS, _SIMILAR = 5, 128, 16, 0.8
 _SHORTEST_PIECE = 15  # non-trivial lines left between two cuts
 _LONGEST_COPY = 0.5  # of a file; what has more copied lines goes as a whole
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+# Comments and imports of all our languages, which many files share.
+_COMMON = re.compile(
+    r"#|//|/\*|\* |import |from |export (?:\*|\{.*\}) from |(?:const|let|var) .*\brequire\("
+)
 _U64 = NDArray[np.uint64]
 
 
@@ -42,7 +46,7 @@ class Lines:
             (_line_hash(line), number)
             for number, raw in enumerate(text.split("\n"))
             if sum(map(str.isalnum, line := " ".join(raw.split()))) > 4
-            and not (code_only and line.startswith(("#", "import ", "from ")))
+            and not (code_only and _COMMON.match(line))
         ]
         hashes, numbers = zip(*kept, strict=True) if kept else ((), ())
         return cls(np.array(hashes, np.uint64), np.array(numbers, np.int64))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from engine.train.dedup import Forbidden
-from engine.train.wheels import wheel_files
+from engine.train.languages import language_of
+from engine.train.sources import SourceFile
 
 _FIELDS = ("prompt", "canonical_solution", "suffix")
 
@@ -24,9 +25,9 @@ def forbidden(paths: Iterable[Path]) -> Forbidden:
         if path.is_dir():
             inner = [p for p in sorted(path.rglob("*")) if p.is_file()]
             problems = [p for p in inner if p.name.endswith((".jsonl", ".jsonl.gz"))]
-            sources = [p for p in inner if p.suffix == ".py"]
+            sources = [p for p in inner if language_of(p.name)]
             if not problems and not sources:
-                raise EngineError(f"--exclude {path} holds neither *.jsonl[.gz] nor *.py files")
+                raise EngineError(f"--exclude {path} holds neither *.jsonl[.gz] nor sources")
         elif path.name.endswith((".jsonl", ".jsonl.gz")):
             problems, sources = [path], []
         else:
@@ -40,9 +41,9 @@ def forbidden(paths: Iterable[Path]) -> Forbidden:
     return found
 
 
-def forbid_wheel(found: Forbidden, package: str, wheel: Path) -> None:
+def forbid_files(found: Forbidden, files: Iterable[SourceFile]) -> None:
     """Forbids every file of a package that is kept for the evaluation."""
-    for file in wheel_files(package, wheel):
+    for file in files:
         found.add(file.data.decode("utf-8", errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""The fixed list of packages, pinned: what the corpus is made of, and what must stay out of it.
+"""The fixed list of Python packages, pinned: what the corpus is made of, and what must stay out.
 
 Each line: name, version, licence as the package's metadata states it (`build` reads it again and
 leaves out what is not permissive). Knows nothing of how packages are fetched.
@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.train.wheels import Package
-
-
-def _read(table: str) -> tuple[Package, ...]:
-    return tuple(Package(*line.split(maxsplit=2)) for line in table.strip().splitlines())
-
+from engine.train.sources import read_list
 
 # Kept for the evaluation: never trained on, and whatever shares lines with them is dropped.
-HELD_OUT: Final = _read("""
+HELD_OUT: Final = read_list("""
 attrs 26.1.0 MIT
 boltons 26.2.0 BSD License
 click 8.5.1 BSD-3-Clause
@@ -47,7 +42,7 @@ HELD_OUT_IMPORTS: Final = frozenset(
 )
 
 # Widely known ones first, so that a small number of packages is a fair sample.
-PACKAGES: Final = _read("""
+PACKAGES: Final = read_list("""
 django 5.2.19 BSD-3-Clause
 sqlalchemy 2.1.9 MIT
 requests 2.34.2 Apache Software License

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.download import sha256
-from engine.train import dedup, filters, wheels
-from engine.train.wheels import Package, SourceFile
+from engine.train import dedup, filters, tarballs, wheels
+from engine.train.languages import SCRIPT_ENDINGS, language_of
+from engine.train.sources import Archives, Client, Package, SourceFile, refusal
 
 TEST_SHARE = 0.2  # of the test files is kept: they are many, long and alike
-PACKAGE_CHARS = 10_000_000  # of one package at most, so that none dominates
+PACKAGE_CHARS: dict[Client, int] = {"pip": 10_000_000, "npm": 5_000_000}  # so that none dominates
+_ARCHIVES: dict[Client, Archives] = {"pip": wheels, "npm": tarballs}
 
 Progress = Callable[[float, str], None]
 
@@ -33,12 +35,24 @@ class Text:
     text: str
     line: int = 1
 
+    @property
+    def language(self) -> str:
+        """As editors call it."""
+        language = language_of(self.path)
+        return language.name if language else ""
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it is JavaScript or TypeScript."""
+        return self.path.endswith(SCRIPT_ENDINGS)
+
 
 @dataclass(slots=True)
 class Ledger:
-    """What the manifest will say: packages, and files dropped by reason."""
+    """What the manifest will say: packages, languages, and files dropped by reason."""
 
     packages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    languages: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     excluded: dict[str, str] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -49,32 +63,40 @@ class Ledger:
             known.append(f"{package}/{path}")
 
 
+def archived(package: Package, folder: Path) -> Iterator[SourceFile]:
+    """All source files of a package, fetched into `folder`; nobody judges them."""
+    archives = _ARCHIVES[package.client]
+    return archives.files(package.name, archives.fetch(package, folder / archives.FOLDER))
+
+
 def files(
-    packages: Sequence[Package], cache: Path, seed: int, ledger: Ledger, progress: Progress
+    packages: Sequence[Package], folder: Path, seed: int, ledger: Ledger, progress: Progress
 ) -> Iterator[Text]:
     """The files worth keeping of every package whose licence allows it."""
     for number, package in enumerate(packages):
         progress(number / len(packages), "fetching and filtering packages")
-        wheel = wheels.fetch(package, cache)
-        licence = wheels.stated_licence(wheels.metadata(wheel))
-        if reason := wheels.refusal(licence):
+        archives = _ARCHIVES[package.client]
+        archive = archives.fetch(package, folder / archives.FOLDER)
+        licence = archives.licence(archive)
+        if reason := refusal(licence):
             ledger.excluded[package.requirement] = f"{reason}: {licence[:80]}"
             continue
-        about = {"version": package.version, "licence": licence[:200], "sha256": sha256(wheel)}
-        yield from _judged(
-            package.name, wheels.wheel_files(package.name, wheel), about, seed, ledger
-        )
+        about = {"version": package.version, "licence": licence[:200], "sha256": sha256(archive)}
+        found = archives.files(package.name, archive)
+        yield from _judged(package.name, found, about, PACKAGE_CHARS[package.client], seed, ledger)
 
 
 def library_files(seed: int, ledger: Ledger) -> Iterator[Text]:
     """The files worth keeping of the standard library."""
     about = {"version": platform.python_version(), "licence": "PSF-2.0"}
-    yield from _judged("python", wheels.standard_library(), about, seed, ledger)
+    room = PACKAGE_CHARS["pip"]
+    yield from _judged("python", wheels.standard_library(), about, room, seed, ledger)
 
 
 def _judged(
-    package: str, files: Iterable[SourceFile], about: dict[str, str], seed: int, ledger: Ledger
-) -> Iterator[Text]:
+    package: str, files: Iterable[SourceFile], about: dict[str, str], room: int, seed: int,
+    ledger: Ledger,
+) -> Iterator[Text]:  # fmt: skip
     ledger.packages[package] = {**about, "files": 0, "tokens": 0, "dropped": Counter()}
     draw = random.Random(f"{seed} {package}")
     kept: list[Text] = []
@@ -82,6 +104,7 @@ def _judged(
         ledger.packages[package]["files"] += 1
         unlucky = draw.random() >= TEST_SHARE  # drawn for each file, so that one changes no other
         text, reason = filters.judge(file.path, file.data)
+        reason = reason or ("compiled" if file.compiled else "")
         if not reason and filters.is_test(file.path) and unlucky:
             reason = "test beyond the share"
         if reason:
@@ -89,7 +112,6 @@ def _judged(
         else:
             kept.append(Text(package, file.path, text))
     draw.shuffle(kept)
-    room = PACKAGE_CHARS
     for item in sorted(kept, key=lambda item: filters.is_test(item.path)):  # tests yield
         room -= len(item.text)
         if room >= 0:

@@ -7,69 +7,30 @@ named here; pip knows the user's index and mirrors. Knows nothing of which packa
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+from typing import Final
 
 from engine.errors import EngineError
+from engine.train.sources import Package, SourceFile, fetched
 
-_COPYLEFT = re.compile(
-    r"GPL|General Public|MPL|Mozilla Public|EPL|Eclipse Public|CDDL|EUPL|CeCILL|OSL|CC[- ]BY"
-    r"|Creative Commons|SSPL|BUSL|Business Source|Elastic License|Proprietary|Non-?commercial",
-    re.IGNORECASE,
-)
-_PERMISSIVE = re.compile(
-    r"\b(MIT|BSD|0BSD|Apache|ISC|PSF|Python Software Foundation|Zlib|Unlicense|Public Domain|CC0"
-    r"|HPND|Zope Public|ZPL|BSL-1\.0|Boost|Expat|NCSA|New BSD|MIT-CMU|MIT-0)\b"
-    r"|Permission is hereby granted, free of charge"
-    r"|Redistribution and use in source and binary forms",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A package of the fixed list; `licence` is what the list says, the metadata must agree."""
-
-    name: str
-    version: str
-    licence: str
-
-    @property
-    def requirement(self) -> str:
-        """What pip is asked for."""
-        return f"{self.name}=={self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """The bytes of one file of a package, as published."""
-
-    package: str
-    path: str
-    data: bytes
+FOLDER: Final = "wheels"
 
 
 def fetch(package: Package, cache: Path) -> Path:
     """The wheel of `package` in `cache`, from there or by pip; whole or not there at all."""
-    kept = cache / f"{package.name}-{package.version}"
-    if not kept.is_dir():
-        part = cache / f".{kept.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _pip_download(package.requirement, part)
-        part.rename(kept)
-    wheels = list(kept.glob("*.whl"))
-    if len(wheels) != 1:
-        raise EngineError(f"{kept} holds {len(wheels)} wheels instead of one; delete the folder")
-    return wheels[0]
+    return fetched(package, cache, "*.whl", lambda part: _pip_download(package.requirement, part))
+
+
+def licence(archive: Path) -> str:
+    """The licence as the wheel's metadata states it."""
+    return stated_licence(metadata(archive))
 
 
 def metadata(wheel: Path) -> Message:
@@ -93,18 +54,11 @@ def stated_licence(about: Message) -> str:
     return "; ".join(classifiers) or " ".join(str(about.get("License", "")).split())
 
 
-def refusal(licence: str) -> str:
-    """Why a package under `licence` is left out; empty when it is permissive."""
-    if found := _COPYLEFT.search(licence):
-        return f"copyleft or restricted licence ({found[0]})"
-    return "" if _PERMISSIVE.search(licence) else "unknown licence"
-
-
-def wheel_files(package: str, wheel: Path) -> Iterator[SourceFile]:
+def files(package: str, archive: Path) -> Iterator[SourceFile]:
     """The Python files of a wheel, by path."""
-    with _opened(wheel) as archive:
-        for name in sorted(name for name in archive.namelist() if name.endswith(".py")):
-            yield SourceFile(package, name, archive.read(name))
+    with _opened(archive) as wheel:
+        for name in sorted(name for name in wheel.namelist() if name.endswith(".py")):
+            yield SourceFile(package, name, wheel.read(name))
 
 
 def standard_library(folder: Path | None = None) -> Iterator[SourceFile]:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.train import dedup
 from engine.train.dedup import Forbidden, Lines
-from tests.engine.train.packed import module
+from tests.engine.train.packed import module, script
 
 WALK, SWIM, CLIMB = module("walk"), module("swim"), module("climb")
 
@@ -102,6 +102,28 @@ def test_comments_and_imports_in_common_forbid_nothing():
     forbidden = Forbidden()
     forbidden.add(head + WALK)
     assert not forbidden.touches(head + SWIM)
+
+
+def test_comments_and_imports_of_scripts_forbid_nothing_either():
+    head = (
+        "/**\n * Licence text of two\n * or more lines\n */\n// and more of it\n"
+        "import { readFile } from 'fs/promises'\nexport * from './other.js'\n"
+        "export { some, more } from './other.js'\nconst { join } = require('node:path')\n"
+    )
+    forbidden = Forbidden()
+    forbidden.add(head + script("walk"))
+    assert not forbidden.touches(head + script("swim"))
+    assert forbidden.touches(head + script("walk")[:400])
+
+
+def test_copies_are_found_in_scripts_as_well():
+    long, other = script("walk", 40), script("swim", 40)
+    assert (
+        dedup.near_or_exact([long, other, long.replace("Step7(", "step7(")])[2] == "near duplicate"
+    )
+    text = other + script("walk")
+    (piece,) = kept(text, dedup.pieces([script("walk"), text])[1])
+    assert other.startswith(piece) and len(piece) > 0.99 * len(other)
 
 
 PROBLEM = "def twice(number: int) -> int:\n    doubled = number * 2\n    return doubled\n"

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from engine.errors import EngineError
-from engine.train import leaks
+from engine.train import leaks, tarballs, wheels
 from tests.engine.train import packed
-from tests.engine.train.packed import module
+from tests.engine.train.packed import module, script
 
 ROW = {
     "task_id": "0",
@@ -48,9 +48,23 @@ def test_every_file_of_a_held_out_package_is_forbidden(tmp_path):
         tmp_path, "held", {"held/a.py": module("walk"), "held/b.py": module("swim")}
     )
     found = leaks.forbidden([])
-    leaks.forbid_wheel(found, "held", wheel)
+    leaks.forbid_files(found, wheels.files("held", wheel))
     assert found.touches(module("walk")) and found.touches(module("swim"))
     assert not found.touches(module("climb"))
+
+
+def test_some_lines_of_a_held_out_script_forbid_a_script_in_the_other_language(tmp_path):
+    path = packed.npm_tarball(tmp_path, "held", {"lib/a.js": script("walk")})
+    found = leaks.forbidden([])
+    leaks.forbid_files(found, tarballs.files("held", path))
+    copied = "\n".join("\t" + line for line in script("walk").split("\n")[8:22])
+    assert found.touches(script("swim") + copied)
+    assert not found.touches(script("swim"))
+
+
+def test_a_tree_of_scripts_is_an_evaluation_set_too(tmp_path):
+    (tmp_path / "own.ts").write_text(script("swim"))
+    assert leaks.forbidden([tmp_path]).touches(script("swim"))
 
 
 def test_a_path_that_is_no_evaluation_set_is_refused(tmp_path):
