@@ -178,11 +178,9 @@ class Trainer:
         config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": name}
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         frozen = load_model(base, dtype=dtype, device=torch.device("cpu")).state_dict()
+        weights = {**frozen, **self.average}
         stored = {
-            _stored_name(name): self.average.get(name, frozen.get(name))
-            .to(dtype)
-            .contiguous()
-            .cpu()
+            _stored_name(name): weights[name].to(dtype).contiguous().cpu()
             for name in self.model.state_dict()
         }
         save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
