@@ -1,8 +1,10 @@
 """How good the fills are: several systems on the same holes, scored in one run.
 
     python -m bench.quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
-        [--systems copy,engine,causal,oracle] [--model NAME_OR_DIR]... [--gguf FILE] [--holes N]
-        [--pictures]
+        [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
+        [--gguf FILE] [--holes N] [--pictures]
+
+A system that a model cannot be run as is left out, with a note.
 
 Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
 where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
@@ -57,13 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _bind(options.out / "run.json", models)
         fillers: dict[str, System] = {"copy": systems.copy} if "copy" in options.systems else {}
         for model in models:
-            fillers |= systems.of_model(
+            more, notes = systems.of_model(
                 model, kinds, device=options.device, threads=options.threads
             )
+            fillers |= more
+            sys.stderr.writelines(f"bench.quality: {note}\n" for note in notes)
         if options.gguf:
             fillers |= llama_cpp.of_gguf(options.gguf, threads=options.threads)
         if not fillers:
-            raise RunError(f"{names} can only run as `engine`; name it or copy in --systems")
+            raise RunError("there is nothing left to run; name copy or engine in --systems")
         rows = _run(dug, fillers, options.out / "results.jsonl")
     except (EngineError, HolesError, RunError) as error:
         sys.stderr.write(f"bench.quality: {error}\n")

@@ -154,8 +154,9 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
     monkeypatch.setattr(quality, "QUICK", {"1 line": 1})
     directory = tmp_path_factory.mktemp("models") / "block"
     tiny.diffusion_gemma(directory, seed=4)
-    status, *_ = run("--tree", tree, "--model", directory, "--quick", "--threads", 1)
+    status, _, err = run("--tree", tree, "--model", directory, "--quick", "--threads", 1)
     assert status == 0
+    assert "block is left out as diffusion: that is what engine does" in err
     rows = results(tmp_path)
     assert {row["system"] for row in rows} == {
         "copy",
@@ -167,6 +168,32 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
     assert all("do not fit the canvas" in error for error in failed)
     told = [row for row in rows if row["system"] == "oracle block" and not row["error"]]
     assert all(row["tokens"] >= row["length"] / 3 for row in told)
+    modes = {row["system"]: row["mode"] for row in rows if not row["error"]}
+    assert modes["causal block"] == "causal"
+    assert {modes.get("engine block"), modes.get("oracle block")} <= {"diffusion", None}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "ran", "notes"),
+    [
+        (("engine", "causal"), ["engine"], ["as causal: that is what engine does"]),
+        (("causal",), ["causal"], []),
+        (("diffusion", "engine"), ["engine"], ["as diffusion: little was not trained"]),
+        (("oracle",), [], ["as oracle: little was not trained for diffusion"]),
+    ],
+)
+def test_a_model_is_run_in_the_modes_it_has_each_once(model, kinds, ran, notes):
+    found, said = systems.of_model(model, kinds, device="cpu", threads=1)
+    assert list(found) == [f"{kind} little" for kind in ran]
+    assert len(said) == len(notes)
+    assert all(f"little is left out {n}" in note for n, note in zip(notes, said, strict=True))
+
+
+def test_a_mode_that_the_engine_has_not_is_left_out(model, monkeypatch):
+    monkeypatch.setitem(systems._MODES, "fim", "telepathy")
+    found, said = systems.of_model(model, ("fim", "engine"), device="cpu", threads=1)
+    assert list(found) == ["engine little"]
+    assert said == ["little is left out as fim: 'telepathy' is not a valid Mode"]
 
 
 def test_the_quick_subset_takes_fewer_of_the_same_holes(run, tree, tmp_path, one_line_only):
@@ -206,7 +233,8 @@ def test_results_of_other_weights_are_not_mixed(run, tree, model, one_line_only)
 def test_a_model_that_can_run_none_of_the_systems_is_said(run, tree, model):
     status, _, err = run("--tree", tree, "--model", model, "--systems", "oracle")
     assert status == 1
-    assert "can only run as `engine`; name it or copy in --systems" in err
+    assert "little is left out as oracle: little was not trained for diffusion" in err
+    assert "there is nothing left to run; name copy or engine in --systems" in err
 
 
 def test_without_holes_there_is_nothing_to_do(run):
