@@ -6,15 +6,14 @@ observation's worth of luck, since what is easy in one place of a function is ea
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import tree_sitter
-import tree_sitter_python
 from rapidfuzz.distance import Levenshtein
+
+from dg_lsp import grammars
 
 _Z = 1.959964  # of a 95 % interval
 
@@ -58,14 +57,16 @@ def similarity(fill: str, middle: str) -> float:
     return float(Levenshtein.normalized_similarity(fill.rstrip(), middle.rstrip()))
 
 
-def parses(filled: str, original: str) -> bool:
+def parses(filled: str, original: str, language: str) -> bool:
     """Whether the fill brought no syntax error that the original text has not."""
-    return errors(filled) <= errors(original)
+    return errors(filled, language) <= errors(original, language)
 
 
-def errors(source: str) -> int:
-    """How many nodes of the Python syntax tree are errors or missing."""
-    found, nodes = 0, [python_tree(source.encode()).root_node]
+def errors(source: str, language: str) -> int:
+    """How many nodes of the syntax tree are errors or missing."""
+    tree = grammars.parse(source.encode(), language)
+    assert tree is not None, f"no grammar for {language!r}: no hole is dug in it"
+    found, nodes = 0, [tree.root_node]
     while nodes:
         node = nodes.pop()
         found += node.is_error or node.is_missing
@@ -81,16 +82,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def python_tree(source: bytes) -> tree_sitter.Tree:
-    """The syntax tree of Python source."""
-    return _parser().parse(source)
-
-
-@functools.cache
-def _parser() -> tree_sitter.Parser:
-    return tree_sitter.Parser(tree_sitter.Language(tree_sitter_python.language()))
 
 
 def _wilson(value: float, size: float) -> tuple[float, float]:

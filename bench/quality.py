@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import holes, llama_cpp, metrics, report, systems, unit_tests
+from bench import holes, llama_cpp, metrics, report, syntax, systems, unit_tests
 from bench.holes import Hole, HolesError
 from bench.systems import KINDS, Answer, System
 from dg_lsp import ghost_text
@@ -33,15 +33,22 @@ from engine.errors import EngineError
 from engine.pull import resolve_model
 
 Row = dict[str, Any]
-QUICK = {  # holes a split; few where the answers are long
-    holes.REST_OF_LINE: 30,
-    holes.ONE_LINE: 20,
-    holes.FEW_LINES: 5,
-    holes.MORE_LINES: 5,
-    holes.BLOCK: 5,
+QUICK = {  # Python's holes a split; few where the answers are long
+    syntax.REST_OF_LINE: 30,
+    syntax.ONE_LINE: 20,
+    syntax.FEW_LINES: 5,
+    syntax.MORE_LINES: 5,
+    syntax.BLOCK: 5,
     "HumanEval single-line": 25,
     "HumanEval multi-line": 8,
     "HumanEval random span": 8,
+}
+QUICK_OTHERS = {  # of the other languages together, which take turns
+    syntax.REST_OF_LINE: 15,
+    syntax.ONE_LINE: 10,
+    syntax.FEW_LINES: 3,
+    syntax.MORE_LINES: 3,
+    syntax.BLOCK: 3,
 }
 
 
@@ -111,7 +118,7 @@ def _score(hole: Hole, fill: str, rest: str, covered: str = "") -> Row:
     return {
         "exact": metrics.exact(fill, middle),
         "similarity": metrics.similarity(fill, middle),
-        "parses": metrics.parses(filled, hole.original),
+        "parses": metrics.parses(filled, hole.original, hole.language),
         "passed": None if verdict is None else verdict is unit_tests.Verdict.PASSED,
         "verdict": verdict,
     }
@@ -131,6 +138,7 @@ def _run(dug: Sequence[Hole], fillers: Mapping[str, System], results: Path) -> l
                 "hole": hole.fingerprint,
                 "key": hole.key,
                 "split": hole.split,
+                "language": hole.language,
                 "cluster": hole.cluster,
                 "length": len(hole.middle.strip()),
                 "system": name,
@@ -178,11 +186,16 @@ def _holes(options: argparse.Namespace) -> list[Hole]:
         dug += holes.from_humaneval(options.humaneval, options.holes, options.seed)
     if not dug:
         raise HolesError("there are no holes to fill; give --humaneval DIR, --tree DIR or both")
-    if not options.quick:
-        return dug
+    return _quick(dug) if options.quick else dug
+
+
+def _quick(dug: Sequence[Hole]) -> list[Hole]:
+    """The first holes of each split; Python's are the same ones whatever else there is."""
     few: list[Hole] = []
-    for split, number in QUICK.items():
-        few += [hole for hole in dug if hole.split == split][:number]
+    for split in QUICK:
+        python = [hole for hole in dug if hole.split == split and hole.language == "python"]
+        others = [hole for hole in dug if hole.split == split and hole.language != "python"]
+        few += python[: QUICK[split]] + others[: QUICK_OTHERS.get(split, 0)]
     return few
 
 
@@ -200,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
     parser.add_argument("--model", action="append", help="a known name or a model directory")
     parser.add_argument("--gguf", type=Path, help="run this file in llama.cpp too")
-    parser.add_argument("--holes", type=_positive, default=200, help="of each split at most")
+    parser.add_argument("--holes", type=_positive, default=200, help="of each split and language")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=0)

@@ -1,6 +1,7 @@
 """Rows of results -> Markdown tables and one JSON object: pure.
 
-One table by split, one by the length of what stood in the hole. `raw` is the text as it came,
+Tables by split, by the length of what stood in the hole, and by language where there are several.
+`raw` is the text as it came,
 `shown` what the ghost-text filters leave of it; an answer that failed counts as an empty one.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 from bench.metrics import Mean, mean, percentile
 
 Row = dict[str, Any]
-Groups = dict[str, dict[str, dict[str, Any]]]  # split or length -> system -> summary
+Groups = dict[str, dict[str, dict[str, Any]]]  # split, length or language -> system -> summary
 _BUCKETS = ((15, "1-15"), (40, "16-40"), (100, "41-100"), (250, "101-250"))
 _LONGEST = "over 250"
 _HEAD = (
@@ -28,6 +29,10 @@ def of(rows: Sequence[Row], isolation: str) -> tuple[str, dict[str, Any]]:
     by_length = _grouped(rows, lambda row: length_bucket(row["length"]))
     names = (*(name for _, name in _BUCKETS), _LONGEST)
     lengths = {name: by_length[name] for name in names if name in by_length}
+    languages = _grouped(rows, lambda row: str(row["language"]))
+    tables = [_table("By split", splits), _table("By characters of the hole", lengths)]
+    if len(languages) > 1:
+        tables.append(_table("By language", languages))
     notes = [
         "Percent, with 95 % intervals clustered by function or problem. Times include encoding "
         "the prompt; `decode` does not, as with a warm prefix. Where the split says that a hole "
@@ -35,11 +40,14 @@ def of(rows: Sequence[Row], isolation: str) -> tuple[str, dict[str, Any]]:
         isolation,
         *(f"{n} answers of {name} failed: {why}" for (name, why), n in _failures(rows).items()),
     ]
-    text = "\n\n".join(
-        [_table("By split", splits), _table("By characters of the hole", lengths), *notes]
-    )
-    figures = {"bench": "quality", "isolation": isolation, "splits": splits, "lengths": lengths}
-    return text + "\n", figures
+    figures = {
+        "bench": "quality",
+        "isolation": isolation,
+        "splits": splits,
+        "lengths": lengths,
+        "languages": languages,
+    }
+    return "\n\n".join([*tables, *notes]) + "\n", figures
 
 
 def length_bucket(characters: int) -> str:

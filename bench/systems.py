@@ -60,7 +60,7 @@ class Answer:
 def snapshot(hole: Hole) -> Snapshot:
     """The hole as an editor's document, with the cursor in it."""
     text = hole.prefix + hole.suffix
-    return Snapshot(text=text, offset=len(hole.prefix), path=hole.path, language="python")
+    return Snapshot(text=text, offset=len(hole.prefix), path=hole.path, language=hole.language)
 
 
 def copy(hole: Hole) -> Answer:

@@ -19,16 +19,23 @@ def test_similarity_is_one_minus_the_share_of_edits():
 
 def test_a_fill_parses_if_it_adds_no_error_of_its_own():
     good = "def f(x):\n    return x\n"
-    assert metrics.parses(good, good)
-    assert not metrics.parses("def f(x):\n    return (x\n", good)
+    assert metrics.parses(good, good, "python")
+    assert not metrics.parses("def f(x):\n    return (x\n", good, "python")
     broken = "def g(:\n    pass\n"
-    assert metrics.parses(broken + good, broken + good)
-    assert not metrics.parses(broken + "def f(x):\n    return x +\n", broken + good)
+    assert metrics.parses(broken + good, broken + good, "python")
+    assert not metrics.parses(broken + "def f(x):\n    return x +\n", broken + good, "python")
+
+
+def test_each_language_has_its_own_syntax():
+    good = "fn f(x: u8) -> u8 { x }\n"
+    assert metrics.parses(good, good, "rust")
+    assert not metrics.parses("fn f(x: u8) -> u8 { x\n", good, "rust")
+    assert metrics.errors(good, "python") > 0
 
 
 def test_a_missing_token_is_an_error_too():
-    assert metrics.errors("def f(x)\n    return x\n") > 0
-    assert metrics.errors("def f(x):\n    return 'é'\n") == 0
+    assert metrics.errors("def f(x)\n    return x\n", "python") > 0
+    assert metrics.errors("def f(x):\n    return 'é'\n", "python") == 0
 
 
 def test_independent_values_have_wilsons_interval():

@@ -196,12 +196,47 @@ def test_a_mode_that_the_engine_has_not_is_left_out(model, monkeypatch):
     assert said == ["little is left out as fim: 'telepathy' is not a valid Mode"]
 
 
+def test_other_languages_are_scored_by_their_own_syntax(run, tree, tmp_path):
+    (tree / "step.go").write_text(
+        "package step\n\nfunc Step(value int) int {\n\tfirst := value + 1\n"
+        "\treturn first * value\n}\n"
+    )
+    status, out, _ = run("--tree", tree, "--systems", "copy", "--holes", 1)
+    assert status == 0
+    assert "### By language" in out
+    rows = [row for row in results(tmp_path) if row["language"] == "go"]
+    assert {row["split"] for row in rows} >= {"rest of line", "1 line", "block"}
+    go = quality.score(
+        Hole(key="k", split="1 line", cluster="c", path="a.go", prefix="package a\n\n",
+             middle="var x = 1", suffix="\n"),
+        Answer(text="var x = 1", ms=1),
+    )  # fmt: skip
+    assert go["raw"]["parses"]
+
+
 def test_the_quick_subset_takes_fewer_of_the_same_holes(run, tree, tmp_path, one_line_only):
     run("--tree", tree, "--systems", "copy", "--holes", 3)
     every = [row["hole"] for row in results(tmp_path) if row["split"] == "1 line"]
     (tmp_path / "out" / "results.jsonl").unlink()
     run("--tree", tree, "--systems", "copy", "--quick")
     assert [row["hole"] for row in results(tmp_path)] == every[:2]
+
+
+def test_the_quick_subset_has_the_same_python_whatever_stands_beside_it(
+    run, tree, tmp_path, one_line_only, monkeypatch
+):
+    monkeypatch.setattr(quality, "QUICK_OTHERS", {"1 line": 3})
+    run("--tree", tree, "--systems", "copy", "--quick")
+    alone = [row["hole"] for row in results(tmp_path)]
+    script = "".join(f"function f{i}(x) {{\n  return x + {i};\n}}\n" for i in range(4))
+    for name in ("a.js", "b.ts"):
+        (tree / name).write_text(script)
+    (tmp_path / "out" / "results.jsonl").unlink()
+    run("--tree", tree, "--systems", "copy", "--quick")
+    rows = results(tmp_path)
+    assert [row["hole"] for row in rows if row["language"] == "python"] == alone
+    others = [row["language"] for row in rows if row["language"] != "python"]
+    assert others == ["javascript", "typescript", "javascript"]
 
 
 def test_humaneval_is_run_with_its_unit_tests(run, tmp_path):

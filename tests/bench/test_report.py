@@ -8,6 +8,7 @@ def row(system="copy", split="1 line", cluster="a", length=10, exact=True, passe
     return {
         "system": system,
         "split": split,
+        "language": "python",
         "cluster": cluster,
         "length": length,
         "raw": scores,
@@ -64,6 +65,15 @@ def test_the_table_has_a_line_for_each_split_and_system():
     assert "| copy | 1 | 100.0 [21-100] | 100.0 |  |  | 50.0 |" in table[0]
     assert "| engine | 1 | 100.0 [21-100] | 100.0 | 100.0 [21-100] | 100.0 |" in table[1]
     assert "sealed" in text
+
+
+def test_languages_have_a_table_where_there_are_several():
+    text, figures = report.of([row(), row(language="go", exact=False)], "sealed")
+    assert figures["languages"]["go"]["copy"]["exact_raw"][0] == 0
+    table = text.partition("### By language")[2]
+    assert "| python | copy | 1 |" in table
+    assert "| go | copy | 1 |" in table
+    assert "By language" not in report.of([row()], "sealed")[0]
 
 
 def test_answers_that_failed_are_told_with_the_reason():
