@@ -1,6 +1,6 @@
 """How good the fills are: several systems on the same holes, scored in one run.
 
-    python -m bench.quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
+    dg-lsp bench quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
         [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
         [--gguf FILE] [--holes N] [--pictures]
 
@@ -201,7 +201,7 @@ def _quick(dug: Sequence[Hole]) -> list[Hole]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality",
+        prog="dg-lsp bench quality",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
