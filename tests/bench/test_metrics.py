@@ -71,6 +71,29 @@ def test_an_interval_holds_its_mean_within_0_and_1(pairs):
     assert found.value - 1e-9 <= found.high <= 1
 
 
+def test_a_difference_of_pairs_has_agrestis_and_mins_interval():
+    # 12 pairs differ one way and 4 the other: (8 ± 1.96 sqrt(17 - 8² / 52)) / 52, by hand.
+    pairs = [(1, 0)] * 12 + [(0, 1)] * 4 + [(1, 1)] * 34
+    found = metrics.difference(pairs, [str(i) for i in range(50)])
+    assert found.value == pytest.approx(0.16)
+    assert found.low == pytest.approx(0.0042, abs=2e-3)
+    assert found.high == pytest.approx(0.3035, abs=2e-3)
+
+
+def test_where_no_pair_differs_the_difference_keeps_an_interval():
+    found = metrics.difference([(1, 1)] * 10, [str(i) for i in range(10)])
+    assert found.value == 0
+    assert -0.3 < found.low < -0.1
+    assert found.high == pytest.approx(-found.low)
+
+
+def test_pairs_alike_within_a_cluster_widen_the_interval():
+    pairs = [(1, 0)] * 20 + [(0, 0)] * 80
+    alone = metrics.difference(pairs, [str(i) for i in range(100)])
+    together = metrics.difference(pairs, [str(i // 10) for i in range(100)])
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
 def test_percentiles_lie_between_neighbours():
     assert metrics.percentile([3.0, 1.0, 2.0], 50) == 2
     assert metrics.percentile([1.0, 2.0], 50) == 1.5

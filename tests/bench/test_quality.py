@@ -173,6 +173,22 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
     assert {modes.get("engine block"), modes.get("oracle block")} <= {"diffusion", None}
 
 
+def test_the_report_says_what_knowing_the_length_is_worth(run, tmp_path, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "block"
+    tiny.diffusion_gemma(directory, seed=4)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "a.py").write_text("a = 1")  # nothing behind it: the canvas is small
+    status, out, _ = run(
+        *("--tree", tmp_path / "small", "--model", directory, "--holes", 1, "--threads", 1),
+        *("--systems", "engine,oracle"),
+    )
+    assert status == 0
+    assert not any(row["error"] for row in results(tmp_path) if row["split"] == "1 line")
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["gaps"]["splits"]["1 line"]["block"]["holes"] == 1
+    assert "| 1 line | block | 1 | raw |" in out
+
+
 @pytest.mark.parametrize(
     ("kinds", "ran", "notes"),
     [
