@@ -1,6 +1,6 @@
 """How good the fills are: several systems on the same holes, scored in one run.
 
-    dg-lsp bench quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
+    dg-lsp bench quality --out DIR [--humaneval DIR] [--tree DIR...] [--quick]
         [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
         [--gguf FILE] [--holes N] [--pictures]
 
@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of results and report")
     parser.add_argument("--humaneval", type=Path, help="folder of HumanEval-Infilling's .jsonl.gz")
-    parser.add_argument("--tree", type=Path, action="append", default=[], help="a source tree")
+    parser.add_argument("--tree", type=Path, nargs="+", action="extend", default=[], help="sources")
     parser.add_argument("--quick", action="store_true", help="the fixed small subset")
     parser.add_argument("--pictures", action="store_true", help="draw scores and latency too")
     parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
