@@ -82,15 +82,12 @@ class _Spot(NamedTuple):
     """A hole not yet cut out: bytes `start` to `end` of a file."""
 
     split: str
+    language: str
     cluster: str
     file: Path
     shown: str
     start: int
     end: int
-
-    @property
-    def language(self) -> str:
-        return grammars.language_of(self.shown)
 
     @property
     def key(self) -> str:
@@ -102,19 +99,13 @@ def from_trees(trees: Sequence[Path], per_split: int, seed: int = 0) -> list[Hol
 
     The languages take turns, and within each of them the trees.
     """
-    found = [_spots(tree) for tree in trees]
+    groups = [_grouped(_spots(tree)) for tree in trees]
     chosen: list[_Spot] = []
     for split in syntax.SPLITS:
-        kept = [[spot for spot in spots if spot.split == split] for spots in found]
-        by_language = [
-            itertools.islice(
-                _in_turn(
-                    [_drawn((s for s in spots if s.language == name), seed) for spots in kept]
-                ),
-                per_split,
-            )
-            for name in syntax.LANGUAGES
-        ]
+        by_language = []
+        for language in syntax.LANGUAGES:
+            queues = [_drawn(spots.get((split, language), ()), seed) for spots in groups]
+            by_language.append(itertools.islice(_in_turn(queues), per_split))
         chosen += _in_turn(by_language)
     return [_cut_out(spot) for spot in chosen]
 
@@ -166,7 +157,7 @@ def _spots(tree: Path) -> list[_Spot]:
         source = file.read_bytes()
         if tree_of_file := _readable(source, name):
             spots += [
-                _Spot(split, f"{shown}:{function}", file, shown, start, end)
+                _Spot(split, name, f"{shown}:{function}", file, shown, start, end)
                 for split, function, start, end in syntax.spans(
                     tree_of_file, source, syntax.LANGUAGES[name]
                 )
@@ -191,6 +182,14 @@ def _readable(source: bytes, language: str) -> Tree | None:
         return None
     tree = grammars.parse(source, language)
     return None if tree is None or tree.root_node.has_error else tree
+
+
+def _grouped(spots: Iterable[_Spot]) -> dict[tuple[str, str], list[_Spot]]:
+    """The spots by split and language."""
+    groups: dict[tuple[str, str], list[_Spot]] = {}
+    for spot in spots:
+        groups.setdefault((spot.split, spot.language), []).append(spot)
+    return groups
 
 
 def _in_turn(queues: Sequence[Iterable[_Spot]]) -> Iterator[_Spot]:
