@@ -1,7 +1,7 @@
 """Where holes come from: HumanEval-Infilling files, and source trees dug at syntax boundaries.
 
-The same trees, seed and number give the same holes, and a larger number only adds to them. Knows
-nothing of models or scores. Python only, so far.
+The same trees, seed and number give the same holes, and a larger number only adds to them. Where
+in a source a hole can be is `bench.syntax`'s matter. Knows nothing of models or scores.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tree_sitter import Node
+from tree_sitter import Tree
 
-from bench.metrics import python_tree
+from bench import syntax
+from dg_lsp import grammars
 
-REST_OF_LINE, ONE_LINE, BLOCK = "rest of line", "1 line", "block"
-FEW_LINES, MORE_LINES = "2-3 lines", "4-8 lines"
-TREE_SPLITS = (REST_OF_LINE, ONE_LINE, FEW_LINES, MORE_LINES, BLOCK)
 HUMANEVAL_SPLITS = {
     "HumanEval single-line": "HumanEval-SingleLineInfilling.jsonl.gz",
     "HumanEval multi-line": "HumanEval-MultiLineInfilling.jsonl.gz",
     "HumanEval random span": "HumanEval-RandomSpanInfillingLight.jsonl.gz",
 }
-_ONE_LINE_SPLITS = (REST_OF_LINE, ONE_LINE, "HumanEval single-line")
-_BLOCK_LINES = range(2, 21)
+_ONE_LINE_SPLITS = (syntax.REST_OF_LINE, syntax.ONE_LINE, "HumanEval single-line")
 _MAX_BYTES, _MAX_LINE = 200_000, 300
 _NOT_OURS = re.compile(r"(^|/)(\.|_?vendor(ed)?/|__pycache__/|node_modules/|site-packages/)")
 _GENERATED = re.compile(r"generated (by|from|file)|do not edit|@generated", re.IGNORECASE)
+# Of other languages than Python: what was built, borrowed or only declares.
+_BUILT = re.compile(
+    r"(^|/)(bower_components|build|dist|out|target|third_party)/|[.-]min\.|\.d\.[cm]?ts$"
+)
+_COMPILED = re.compile(rb"__esModule|sourceMappingURL=|__webpack_require__")
 
 
 class HolesError(ValueError):
@@ -56,6 +58,11 @@ class Hole:
     check: str = ""
 
     @property
+    def language(self) -> str:
+        """The language of the file, as editors call it."""
+        return grammars.language_of(self.path)
+
+    @property
     def one_line(self) -> bool:
         """Whether the split says that the hole ends with its line."""
         return self.split in _ONE_LINE_SPLITS
@@ -75,6 +82,7 @@ class _Spot(NamedTuple):
     """A hole not yet cut out: bytes `start` to `end` of a file."""
 
     split: str
+    language: str
     cluster: str
     file: Path
     shown: str
@@ -87,14 +95,18 @@ class _Spot(NamedTuple):
 
 
 def from_trees(trees: Sequence[Path], per_split: int, seed: int = 0) -> list[Hole]:
-    """`per_split` holes of each split, the trees taking turns, one hole a function at most."""
-    found = [_spots(tree) for tree in trees]
+    """`per_split` holes of each split and language, one a function at most.
+
+    The languages take turns, and within each of them the trees.
+    """
+    groups = [_grouped(_spots(tree)) for tree in trees]
     chosen: list[_Spot] = []
-    for split in TREE_SPLITS:
-        queues = [_drawn((s for s in spots if s.split == split), seed) for spots in found]
-        turns = itertools.zip_longest(*queues)
-        spots = (spot for turn in turns for spot in turn if spot is not None)
-        chosen += itertools.islice(spots, per_split)
+    for split in syntax.SPLITS:
+        by_language = []
+        for language in syntax.LANGUAGES:
+            queues = [_drawn(spots.get((split, language), ()), seed) for spots in groups]
+            by_language.append(itertools.islice(_in_turn(queues), per_split))
+        chosen += _in_turn(by_language)
     return [_cut_out(spot) for spot in chosen]
 
 
@@ -133,120 +145,57 @@ def _spots(tree: Path) -> list[_Spot]:
         raise HolesError(f"{tree} is no directory; give the folder of a source tree")
     root = tree.resolve()
     spots: list[_Spot] = []
-    for file in sorted(root.rglob("*.py")):
-        shown = f"{root.name}/{file.relative_to(root).as_posix()}"
-        if not _NOT_OURS.search(shown) and (source := _readable(file)):
-            spots += _dig(source, file, shown)
+    for file in sorted(root.rglob("*")):
+        inner = file.relative_to(root).as_posix()
+        shown = f"{root.name}/{inner}"
+        name = grammars.language_of(shown)
+        # Stubs of Python are another dialect: they have no bodies.
+        if name not in syntax.LANGUAGES or inner.endswith(".pyi") or _NOT_OURS.search(shown):
+            continue
+        if (name != "python" and _BUILT.search(inner)) or not file.is_file():
+            continue
+        source = file.read_bytes()
+        if tree_of_file := _readable(source, name):
+            spots += [
+                _Spot(split, name, f"{shown}:{function}", file, shown, start, end)
+                for split, function, start, end in syntax.spans(
+                    tree_of_file, source, syntax.LANGUAGES[name]
+                )
+            ]
     if not spots:
-        raise HolesError(f"{tree} has no Python source with holes to dig; give another folder")
+        names = ", ".join(syntax.LANGUAGES)
+        raise HolesError(f"{tree} has no source with holes to dig ({names}); give another folder")
     return spots
 
 
-def _readable(file: Path) -> bytes:
-    """The source, or nothing where it is not UTF-8, broken, minified, generated or huge."""
-    source = file.read_bytes()
+def _readable(source: bytes, language: str) -> Tree | None:
+    """The syntax tree; None where it is not UTF-8, broken, minified, generated or huge."""
     if len(source) > _MAX_BYTES or b"\r" in source:
-        return b""
+        return None
     try:
         text = source.decode()
     except UnicodeDecodeError:
-        return b""
-    if _GENERATED.search(text[:1000]) or max(map(len, text.split("\n"))) > _MAX_LINE:
-        return b""
-    return b"" if python_tree(source).root_node.has_error else source
-
-
-def _dig(source: bytes, file: Path, shown: str) -> Iterator[_Spot]:
-    nodes = list(_walk(python_tree(source).root_node))
-    torn = {  # rows that end inside a string
-        row
-        for node, _ in nodes
-        if node.type == "string"
-        for row in range(node.start_point.row, node.end_point.row)
-    }
-    for node, function in nodes:
-        found: Iterable[tuple[str, Node, int]] = ()
-        if node.type in ("block", "module"):
-            found = _statement_holes(node, source)
-        elif (node.type == "string" or not node.children) and node.start_point.row not in torn:
-            end = _line_end(source, node.start_byte)
-            if _opens_rest_of_line(node, source, end):
-                found = [(REST_OF_LINE, node, end)]
-        for split, first, end in found:
-            inside = _name(first) if function == "module" else function
-            yield _Spot(split, f"{shown}:{inside}", file, shown, first.start_byte, end)
-
-
-def _statement_holes(body: Node, source: bytes) -> Iterator[tuple[str, Node, int]]:
-    """Runs of whole statements in one body, lines that head a compound one, the whole body."""
-    statements = [child for child in body.children if child.is_named]
-    if statements and _is_docstring(statements[0]):
-        del statements[0]
-    whole = [_fills_its_lines(node, source) and node.type != "comment" for node in statements]
-    for i, first in enumerate(statements):
-        if not whole[i] or first.type.startswith(("import", "future_import")):
-            continue  # which modules a file wants, nothing around the cursor tells
-        if (head := _head_end(first)) and source[head : _line_end(source, head)].strip() == b"":
-            yield ONE_LINE, first, head
-        for j in range(i, len(statements)):
-            lines = statements[j].end_point.row - first.start_point.row + 1
-            if lines > 8:
-                break
-            if whole[j]:
-                split = ONE_LINE if lines == 1 else FEW_LINES if lines <= 3 else MORE_LINES
-                yield split, first, statements[j].end_byte
-    if body.type == "block" and statements and whole[0] and whole[-1]:
-        first, last = statements[0], statements[-1]
-        if last.end_point.row - first.start_point.row + 1 in _BLOCK_LINES:
-            yield BLOCK, first, last.end_byte
-
-
-def _opens_rest_of_line(node: Node, source: bytes, end: int) -> bool:
-    """Whether code of some substance goes from this token to the end of its line."""
-    rest = source[node.start_byte : end]
-    line = source[source.rfind(b"\n", 0, node.start_byte) + 1 : node.start_byte]
-    return node.type != "comment" and line.strip() != b"" and len(rest.strip()) >= 3
-
-
-def _fills_its_lines(node: Node, source: bytes) -> bool:
-    before = source[source.rfind(b"\n", 0, node.start_byte) + 1 : node.start_byte]
-    after = source[node.end_byte : _line_end(source, node.end_byte)]
-    return not before.strip() and not after.strip() and node.end_byte > node.start_byte
-
-
-def _head_end(node: Node) -> int | None:
-    """Where the first line of a compound statement ends, if its body is below that line."""
-    colon = next((child for child in node.children if child.type == ":"), None)
-    if colon is None or colon.start_point.row != node.start_point.row:
         return None
-    return colon.end_byte if node.end_point.row > node.start_point.row else None
+    if _GENERATED.search(text[:1000]) or max(map(len, text.split("\n"))) > _MAX_LINE:
+        return None
+    if language != "python" and _COMPILED.search(source):
+        return None
+    tree = grammars.parse(source, language)
+    return None if tree is None or tree.root_node.has_error else tree
 
 
-def _name(node: Node) -> str:
-    """What holes in the node count as one cluster with: a function by its line, or the module."""
-    return str(node.start_point.row + 1) if node.type == "function_definition" else "module"
+def _grouped(spots: Iterable[_Spot]) -> dict[tuple[str, str], list[_Spot]]:
+    """The spots by split and language."""
+    groups: dict[tuple[str, str], list[_Spot]] = {}
+    for spot in spots:
+        groups.setdefault((spot.split, spot.language), []).append(spot)
+    return groups
 
 
-def _is_docstring(node: Node) -> bool:
-    inner = node.named_children[:1]
-    return node.type == "expression_statement" and [n.type for n in inner] == ["string"]
-
-
-def _walk(root: Node) -> Iterator[tuple[Node, str]]:
-    """All nodes but those inside strings, each with the outermost function around it."""
-    nodes = [(root, "module")]
-    while nodes:
-        node, function = nodes.pop()
-        yield node, function
-        if node.type == "string":
-            continue
-        inside = _name(node) if function == "module" else function
-        nodes += [(child, inside) for child in reversed(node.children)]
-
-
-def _line_end(source: bytes, start: int) -> int:
-    end = source.find(b"\n", start)
-    return len(source) if end < 0 else end
+def _in_turn(queues: Sequence[Iterable[_Spot]]) -> Iterator[_Spot]:
+    """One spot of each queue, then the next of each."""
+    turns = itertools.zip_longest(*queues)
+    return (spot for turn in turns for spot in turn if spot is not None)
 
 
 def _drawn(spots: Iterable[_Spot], seed: int) -> list[_Spot]:

@@ -1,8 +1,10 @@
 """How good the fills are: several systems on the same holes, scored in one run.
 
-    python -m bench.quality --out DIR [--humaneval DIR] [--tree DIR]... [--quick]
-        [--systems copy,engine,causal,oracle] [--model NAME_OR_DIR]... [--gguf FILE] [--holes N]
-        [--pictures]
+    dg-lsp bench quality --out DIR [--humaneval DIR] [--tree DIR...] [--quick]
+        [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
+        [--gguf FILE] [--holes N] [--pictures]
+
+A system that a model cannot be run as is left out, with a note.
 
 Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
 where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
@@ -22,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import holes, llama_cpp, metrics, report, systems, unit_tests
+from bench import holes, llama_cpp, metrics, report, syntax, systems, unit_tests
 from bench.holes import Hole, HolesError
 from bench.systems import KINDS, Answer, System
 from dg_lsp import ghost_text
@@ -31,15 +33,22 @@ from engine.errors import EngineError
 from engine.pull import resolve_model
 
 Row = dict[str, Any]
-QUICK = {  # holes a split; few where the answers are long
-    holes.REST_OF_LINE: 30,
-    holes.ONE_LINE: 20,
-    holes.FEW_LINES: 5,
-    holes.MORE_LINES: 5,
-    holes.BLOCK: 5,
+QUICK = {  # Python's holes a split; few where the answers are long
+    syntax.REST_OF_LINE: 30,
+    syntax.ONE_LINE: 20,
+    syntax.FEW_LINES: 5,
+    syntax.MORE_LINES: 5,
+    syntax.BLOCK: 5,
     "HumanEval single-line": 25,
     "HumanEval multi-line": 8,
     "HumanEval random span": 8,
+}
+QUICK_OTHERS = {  # of the other languages together, which take turns
+    syntax.REST_OF_LINE: 15,
+    syntax.ONE_LINE: 10,
+    syntax.FEW_LINES: 3,
+    syntax.MORE_LINES: 3,
+    syntax.BLOCK: 3,
 }
 
 
@@ -57,13 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _bind(options.out / "run.json", models)
         fillers: dict[str, System] = {"copy": systems.copy} if "copy" in options.systems else {}
         for model in models:
-            fillers |= systems.of_model(
+            more, notes = systems.of_model(
                 model, kinds, device=options.device, threads=options.threads
             )
+            fillers |= more
+            sys.stderr.writelines(f"bench.quality: {note}\n" for note in notes)
         if options.gguf:
             fillers |= llama_cpp.of_gguf(options.gguf, threads=options.threads)
         if not fillers:
-            raise RunError(f"{names} can only run as `engine`; name it or copy in --systems")
+            raise RunError("there is nothing left to run; name copy or engine in --systems")
         rows = _run(dug, fillers, options.out / "results.jsonl")
     except (EngineError, HolesError, RunError) as error:
         sys.stderr.write(f"bench.quality: {error}\n")
@@ -107,7 +118,7 @@ def _score(hole: Hole, fill: str, rest: str, covered: str = "") -> Row:
     return {
         "exact": metrics.exact(fill, middle),
         "similarity": metrics.similarity(fill, middle),
-        "parses": metrics.parses(filled, hole.original),
+        "parses": metrics.parses(filled, hole.original, hole.language),
         "passed": None if verdict is None else verdict is unit_tests.Verdict.PASSED,
         "verdict": verdict,
     }
@@ -127,6 +138,7 @@ def _run(dug: Sequence[Hole], fillers: Mapping[str, System], results: Path) -> l
                 "hole": hole.fingerprint,
                 "key": hole.key,
                 "split": hole.split,
+                "language": hole.language,
                 "cluster": hole.cluster,
                 "length": len(hole.middle.strip()),
                 "system": name,
@@ -174,29 +186,34 @@ def _holes(options: argparse.Namespace) -> list[Hole]:
         dug += holes.from_humaneval(options.humaneval, options.holes, options.seed)
     if not dug:
         raise HolesError("there are no holes to fill; give --humaneval DIR, --tree DIR or both")
-    if not options.quick:
-        return dug
+    return _quick(dug) if options.quick else dug
+
+
+def _quick(dug: Sequence[Hole]) -> list[Hole]:
+    """The first holes of each split; Python's are the same ones whatever else there is."""
     few: list[Hole] = []
-    for split, number in QUICK.items():
-        few += [hole for hole in dug if hole.split == split][:number]
+    for split in QUICK:
+        python = [hole for hole in dug if hole.split == split and hole.language == "python"]
+        others = [hole for hole in dug if hole.split == split and hole.language != "python"]
+        few += python[: QUICK[split]] + others[: QUICK_OTHERS.get(split, 0)]
     return few
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality",
+        prog="dg-lsp bench quality",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of results and report")
     parser.add_argument("--humaneval", type=Path, help="folder of HumanEval-Infilling's .jsonl.gz")
-    parser.add_argument("--tree", type=Path, action="append", default=[], help="a source tree")
+    parser.add_argument("--tree", type=Path, nargs="+", action="extend", default=[], help="sources")
     parser.add_argument("--quick", action="store_true", help="the fixed small subset")
     parser.add_argument("--pictures", action="store_true", help="draw scores and latency too")
     parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
     parser.add_argument("--model", action="append", help="a known name or a model directory")
     parser.add_argument("--gguf", type=Path, help="run this file in llama.cpp too")
-    parser.add_argument("--holes", type=_positive, default=200, help="of each split at most")
+    parser.add_argument("--holes", type=_positive, default=200, help="of each split and language")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=0)

@@ -1,7 +1,9 @@
 """Rows of results -> Markdown tables and one JSON object: pure.
 
-One table by split, one by the length of what stood in the hole. `raw` is the text as it came,
-`shown` what the ghost-text filters leave of it; an answer that failed counts as an empty one.
+Tables by split, by the length of what stood in the hole, and by language where there are several.
+`raw` is the text as it came,
+`shown` what the ghost-text filters leave of it; an answer that failed counts as an empty one. Where
+a diffusion model was told the length of the hole too, tables say what that was worth.
 """
 
 from __future__ import annotations
@@ -9,25 +11,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.metrics import Mean, mean, percentile
+from bench.metrics import Mean, difference, mean, percentile
 
 Row = dict[str, Any]
-Groups = dict[str, dict[str, dict[str, Any]]]  # split or length -> system -> summary
+Groups = dict[str, dict[str, dict[str, Any]]]  # split, length or language -> system -> summary
 _BUCKETS = ((15, "1-15"), (40, "16-40"), (100, "41-100"), (250, "101-250"))
 _LONGEST = "over 250"
+_GAP_SCORES = (("exact", "exact"), ("passed", "pass@1"), ("similarity", "similarity"))
+_GAP_HEAD = (
+    *("model", "holes", "text"),
+    *(f"{title}: {what}" for _, title in _GAP_SCORES for what in ("oracle", "unknown", "gap")),
+)
 _HEAD = (
     *("system", "holes", "exact raw", "exact shown", "pass@1 raw", "pass@1 shown"),
-    *("similarity raw", "parses raw", "parses shown", "forwards", "tokens a forward"),
+    *("similarity raw", "similarity shown", "parses raw", "parses shown"),
+    *("forwards", "tokens a forward"),
     *("ms p50", "ms p95", "decode ms p50"),
 )
 
 
 def of(rows: Sequence[Row], isolation: str) -> tuple[str, dict[str, Any]]:
     """The report on `rows` as Markdown and as JSON values."""
-    splits = _grouped(rows, lambda row: str(row["split"]))
-    by_length = _grouped(rows, lambda row: length_bucket(row["length"]))
-    names = (*(name for _, name in _BUCKETS), _LONGEST)
-    lengths = {name: by_length[name] for name in names if name in by_length}
+    splits = _grouped(rows, _split)
+    lengths = _by_length(_grouped(rows, _length))
+    languages = _grouped(rows, _language)
+    tables = [_table("By split", splits), _table("By characters of the hole", lengths)]
+    if len(languages) > 1:
+        tables.append(_table("By language", languages))
+    gaps = {"splits": _gaps(rows, _split), "lengths": _by_length(_gaps(rows, _length))}
+    if gaps["splits"]:
+        tables.append(
+            _gap_table("The length of the hole known (oracle) or not, by split", gaps["splits"])
+        )
+        tables.append(_gap_table("The same by characters of the hole", gaps["lengths"]))
     notes = [
         "Percent, with 95 % intervals clustered by function or problem. Times include encoding "
         "the prompt; `decode` does not, as with a warm prefix. Where the split says that a hole "
@@ -35,11 +51,15 @@ def of(rows: Sequence[Row], isolation: str) -> tuple[str, dict[str, Any]]:
         isolation,
         *(f"{n} answers of {name} failed: {why}" for (name, why), n in _failures(rows).items()),
     ]
-    text = "\n\n".join(
-        [_table("By split", splits), _table("By characters of the hole", lengths), *notes]
-    )
-    figures = {"bench": "quality", "isolation": isolation, "splits": splits, "lengths": lengths}
-    return text + "\n", figures
+    figures = {
+        "bench": "quality",
+        "isolation": isolation,
+        "splits": splits,
+        "lengths": lengths,
+        "languages": languages,
+        "gaps": gaps,
+    }
+    return "\n\n".join([*tables, *notes]) + "\n", figures
 
 
 def length_bucket(characters: int) -> str:
@@ -74,6 +94,77 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def gap(pairs: Sequence[tuple[Row, Row]]) -> dict[str, Any]:
+    """The figures for answers with the length known beside those to the same holes without.
+
+    Each is (oracle, unknown, (gap, low, high)); None where nothing could be run.
+    """
+    figures: dict[str, Any] = {"holes": len(pairs)}
+    for kind in ("raw", "shown"):
+        for name, _ in _GAP_SCORES:
+            scored = [
+                (float(oracle[kind][name]), float(unknown[kind][name]), oracle["cluster"])
+                for oracle, unknown in pairs
+                if oracle[kind][name] is not None
+            ]
+            if not scored:
+                figures[f"{name}_{kind}"] = None
+                continue
+            found = difference([(o, u) for o, u, _ in scored], [c for *_, c in scored])
+            both = (sum(score[i] for score in scored) / len(scored) for i in (0, 1))
+            figures[f"{name}_{kind}"] = [
+                *(round(value, 4) for value in both),
+                [round(value, 4) for value in found[:3]],
+            ]
+    return figures
+
+
+def _split(row: Row) -> str:
+    return str(row["split"])
+
+
+def _length(row: Row) -> str:
+    return length_bucket(row["length"])
+
+
+def _language(row: Row) -> str:
+    return str(row["language"])
+
+
+def _by_length(groups: Groups) -> Groups:
+    """The groups in the order of length."""
+    names = (*(name for _, name in _BUCKETS), _LONGEST)
+    return {name: groups[name] for name in names if name in groups}
+
+
+def _gaps(rows: Sequence[Row], group: Callable[[Row], str]) -> Groups:
+    """What knowing the length is worth, by group and model."""
+    kept: dict[str, dict[str, list[tuple[Row, Row]]]] = {}
+    for model, pairs in _paired(rows).items():
+        for pair in pairs:
+            kept.setdefault(group(pair[0]), {}).setdefault(model, []).append(pair)
+    return {
+        name: {model: gap(pairs) for model, pairs in by_model.items()}
+        for name, by_model in kept.items()
+    }
+
+
+def _paired(rows: Sequence[Row]) -> dict[str, list[tuple[Row, Row]]]:
+    """By model, answers with the length known, each with that to the same hole without."""
+    by_system: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_system.setdefault(row["system"], {})[row["hole"]] = row
+    found: dict[str, list[tuple[Row, Row]]] = {}
+    for system, told in by_system.items():
+        kind, _, model = system.partition(" ")
+        for name in (f"diffusion {model}", f"engine {model}") if kind == "oracle" else ():
+            untold = by_system.get(name, {})
+            modes = {row["mode"] for row in untold.values() if not row["error"]}
+            if modes == {"diffusion"} and model not in found:
+                found[model] = [(told[hole], untold[hole]) for hole in told if hole in untold]
+    return found
+
+
 def _grouped(rows: Sequence[Row], group: Callable[[Row], str]) -> Groups:
     """Summaries by group and system, both in the order in which they first appear."""
     kept: dict[str, dict[str, list[Row]]] = {}
@@ -101,25 +192,43 @@ def _table(title: str, groups: Groups) -> str:
     return "\n".join(lines)
 
 
+def _gap_table(title: str, groups: Groups) -> str:
+    lines = [f"### {title}", "", _line(("", *_GAP_HEAD)), _line(("---",) * (len(_GAP_HEAD) + 1))]
+    for group, by_model in groups.items():
+        for model, figures in by_model.items():
+            for kind in ("raw", "shown"):
+                cells = [group, model, str(figures["holes"]), kind]
+                for name, _ in _GAP_SCORES:
+                    cells += _gap_cells(figures[f"{name}_{kind}"])
+                lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _gap_cells(figure: Any) -> tuple[str, str, str]:
+    if figure is None:
+        return ("", "", "")
+    oracle, unknown, (value, low, high) = figure
+    between = f"{100 * value:+.1f} [{100 * low:+.0f} to {100 * high:+.0f}]"
+    return (f"{100 * oracle:.1f}", f"{100 * unknown:.1f}", between)
+
+
 def _cells(system: str, figures: dict[str, Any]) -> tuple[str, ...]:
-    def percent(name: str, *, interval: bool = False) -> str:
+    def percent(name: str) -> str:
         if figures[name] is None:
             return ""
         value, low, high = (100 * part for part in figures[name])
-        return f"{value:.1f} [{low:.0f}-{high:.0f}]" if interval else f"{value:.1f}"
+        return f"{value:.1f} [{low:.0f}-{high:.0f}]"
+
+    def bare(name: str) -> str:
+        return percent(name).partition(" ")[0]
 
     timed = (figures[name] for name in ("ms_p50", "ms_p95", "decode_ms_p50"))
     counted = (figures[name] for name in ("forwards", "tokens_per_forward"))
     return (
         system,
         str(figures["holes"]),
-        percent("exact_raw", interval=True),
-        percent("exact_shown"),
-        percent("passed_raw", interval=True),
-        percent("passed_shown"),
-        percent("similarity_raw"),
-        percent("parses_raw"),
-        percent("parses_shown"),
+        *map(percent, ("exact_raw", "exact_shown", "passed_raw", "passed_shown")),
+        *map(bare, ("similarity_raw", "similarity_shown", "parses_raw", "parses_shown")),
         *(f"{value:g}" for value in counted),
         *(f"{value:.0f}" if value >= 10 else f"{value:.1f}" for value in timed),
     )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.holes import Hole
 from dg_lsp import context
@@ -21,9 +21,20 @@ from engine import endings
 from engine.errors import EngineError
 from engine.request import InfillRequest, Mode
 
+if TYPE_CHECKING:
+    from engine.runtime import Engine
+
 System = Callable[[Hole], "Answer"]
-Kind = Literal["engine", "causal", "oracle"]
-KINDS: tuple[Kind, ...] = ("engine", "causal", "oracle")
+Kind = Literal["engine", "causal", "diffusion", "fim", "oracle"]
+# The mode of each kind by its value: an engine may have fewer. `oracle` is told the length too.
+_MODES: dict[Kind, str] = {
+    "engine": "auto",
+    "causal": "causal",
+    "diffusion": "diffusion",
+    "fim": "fim",
+    "oracle": "diffusion",
+}
+KINDS: tuple[Kind, ...] = tuple(_MODES)
 _LONGEST_MATCH = 500
 _COPIED_LINES = 8
 _ONE_LINE_TOKENS, _MORE_TOKENS = 64, 96
@@ -31,10 +42,14 @@ _ONE_LINE_TOKENS, _MORE_TOKENS = 64, 96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Text for a hole and what it took; `error` says why there is none."""
+    """Text for a hole and what it took; `error` says why there is none.
+
+    `mode` is how the engine filled the hole; empty for what is no engine of ours.
+    """
 
     text: str
     ms: float
+    mode: str = ""
     decode_ms: float = 0.0
     forwards: int = 0
     tokens: int = 0
@@ -45,7 +60,7 @@ class Answer:
 def snapshot(hole: Hole) -> Snapshot:
     """The hole as an editor's document, with the cursor in it."""
     text = hole.prefix + hole.suffix
-    return Snapshot(text=text, offset=len(hole.prefix), path=hole.path, language="python")
+    return Snapshot(text=text, offset=len(hole.prefix), path=hole.path, language=hole.language)
 
 
 def copy(hole: Hole) -> Answer:
@@ -87,12 +102,12 @@ def of_model(
     *,
     device: Literal["auto", "cpu", "cuda"],
     threads: int,
-) -> dict[str, System]:
-    """The systems one model directory gives, by name; loads the model.
+) -> tuple[dict[str, System], list[str]]:
+    """The systems one model directory gives, by name, and why others are left out; loads it.
 
-    `engine` fills as an editor would have it; `causal` is a diffusion model writing from left to
-    right; `oracle` a diffusion model that is told how many tokens the hole has. The last two are
-    left out for a model that only writes from left to right.
+    `engine` fills as an editor would have it, `causal`, `diffusion` and `fim` in that mode, and
+    `oracle` is `diffusion` told how many tokens the hole has. Left out is what the model cannot
+    do, and what does the same as an earlier one.
     """
     from engine.config import EngineConfig
     from engine.runtime import Engine
@@ -100,36 +115,60 @@ def of_model(
 
     engine = Engine.load(EngineConfig(model=directory, device=device, threads=threads))
     tokenizer = Tokenizer.from_directory(directory)
-    told = engine.describe()
-    if not told["trained_for_diffusion"]:
-        kinds = tuple(kind for kind in kinds if kind == "engine")
+    model = engine.describe()["model"]
 
-    def fill(hole: Hole, kind: Kind) -> Answer:
-        started = time.perf_counter()
-        request = asked(hole)
-        if kind == "causal":
-            request = replace(request, mode=Mode.CAUSAL)
-        try:
+    def system(kind: Kind, mode: Mode) -> System:
+        def fill(hole: Hole) -> Answer:
+            request = replace(asked(hole), mode=mode)
             if kind == "oracle":
                 length = max(1, len(tokenizer.encode(hole.middle)))
-                request = replace(request, hole_tokens=length)
-            result = engine.infill(request, cancelled=lambda: False)
-        except (EngineError, ValueError) as error:  # such as a hole longer than the canvas
-            spent = (time.perf_counter() - started) * 1000
-            return Answer(text="", ms=spent, error=str(error))
-        return Answer(
-            text=result.text,
-            ms=result.timings_ms["total"],
-            decode_ms=result.timings_ms["decode"],
-            forwards=result.forwards,
-            tokens=result.tokens,
-            stop=str(result.stop),
-        )
+                return _filled(engine, request, length)
+            return _filled(engine, request)
 
-    def system(kind: Kind) -> System:
-        return lambda hole: fill(hole, kind)
+        return fill
 
-    return {f"{kind} {told['model']}": system(kind) for kind in kinds}
+    systems: dict[str, System] = {}
+    notes: list[str] = []
+    same: dict[object, Kind] = {}  # as what a kind is run already
+    for kind in kinds:
+        try:
+            mode = Mode(_MODES[kind])
+            does = (_modes_taken(engine, mode), kind == "oracle")
+        except (EngineError, ValueError) as error:  # ValueError: no such mode
+            notes.append(f"{model} is left out as {kind}: {error}")
+            continue
+        if does in same:
+            notes.append(f"{model} is left out as {kind}: that is what {same[does]} does")
+            continue
+        same[does] = kind
+        systems[f"{kind} {model}"] = system(kind, mode)
+    return systems, notes
+
+
+def _modes_taken(engine: Engine, mode: Mode) -> tuple[Mode, ...]:
+    """How the engine really fills one line, and more, when asked for `mode`: it may choose."""
+    probe = InfillRequest(prefix="def probe(", suffix="\n", max_tokens=1, mode=mode)
+    both = (replace(probe, single_line=single) for single in (True, False))
+    return tuple(engine.infill(request, cancelled=lambda: False).mode for request in both)
+
+
+def _filled(engine: Engine, request: InfillRequest, length: int | None = None) -> Answer:
+    started = time.perf_counter()
+    try:
+        request = replace(request, hole_tokens=length)
+        result = engine.infill(request, cancelled=lambda: False)
+    except (EngineError, ValueError) as error:  # such as a hole longer than the canvas
+        spent = (time.perf_counter() - started) * 1000
+        return Answer(text="", ms=spent, error=str(error))
+    return Answer(
+        text=result.text,
+        ms=result.timings_ms["total"],
+        mode=str(result.mode),
+        decode_ms=result.timings_ms["decode"],
+        forwards=result.forwards,
+        tokens=result.tokens,
+        stop=str(result.stop),
+    )
 
 
 def asked(hole: Hole) -> InfillRequest:

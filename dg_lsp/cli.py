@@ -16,6 +16,7 @@ from dg_lsp import __version__
 from dg_lsp.settings import EngineSettings
 
 _DESCRIPTION = "A local, offline coding assistant: language server, engine and helpers."
+_BENCHMARKS = ("quality", "infill", "server")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -85,17 +86,34 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _pull(options: argparse.Namespace) -> NoReturn:
+    cure = "install the engine extra: pip install 'dg-lsp[engine]'"
+    _need(("numpy", "gguf", "safetensors", "tokenizers"), cure)
+    _go_on_as("engine.pull", options.rest)
+
+
+def _bench(options: argparse.Namespace) -> NoReturn:
+    from dg_lsp.terminal import CommandError
+
+    if options.which is None:
+        raise CommandError(f"say which: `dg-lsp bench {'|'.join(_BENCHMARKS)} [--help]`")
+    cure = "benchmarks run from a checkout of the source: pip install -e '.[dev]' there"
+    _need(("bench", "psutil", "rapidfuzz", "tqdm"), cure)
+    _go_on_as(f"bench.{options.which}", options.rest)
+
+
+def _need(packages: Sequence[str], cure: str) -> None:
     from importlib.util import find_spec
 
     from dg_lsp.engine_process import EngineUnavailable
 
-    for package in ("numpy", "gguf", "safetensors", "tokenizers"):
+    for package in packages:
         if find_spec(package) is None:
-            raise EngineUnavailable(
-                f"{package} is not installed: install the engine extra: pip install 'dg-lsp[engine]'"
-            )
-    # Goes on as that program: signals and the exit code are its own.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "engine.pull", *options.rest])
+            raise EngineUnavailable(f"{package} is not installed: {cure}")
+
+
+def _go_on_as(module: str, arguments: Sequence[str]) -> NoReturn:
+    """This process becomes that program: signals and the exit code are its own."""
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -128,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument("--model", default=EngineSettings().model, help="a name or a directory")
     add("pull", _pull, "fetch a model by name (`dg-lsp pull --help`)", passes_on=True)
+    bench = add("bench", _bench, "measure quality and speed, in a checkout", passes_on=True)
+    bench.add_argument("which", choices=_BENCHMARKS, nargs="?")
     return parser
 
 

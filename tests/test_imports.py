@@ -44,6 +44,8 @@ def complaint(name, module):
     server_side = is_in(module, "dg_lsp")
     if not server_side and is_in(name, "dg_lsp"):
         return "engine never imports dg_lsp"
+    if is_in(name, "bench"):
+        return "what is installed never imports bench"
     if server_side and is_in(name, "engine") and not is_in(name, "engine.request"):
         return "dg_lsp imports only engine.request of engine"
     if server_side and name.partition(".")[0] in HEAVY:
@@ -85,6 +87,8 @@ def test_a_module_imports_only_what_it_may(path):
         ("dg_lsp.cli", "from lsprotocol import types"),
         ("dg_lsp.session", "import pygls"),
         ("engine.infill", "from dg_lsp.settings import Settings"),
+        ("engine.infill", "from bench import metrics"),
+        ("dg_lsp.cli", "import bench.quality"),
         ("engine.server", "import pygls"),
         ("engine.model", "import triton.language as tl"),
         ("engine.sampler", "from engine.model import Model"),

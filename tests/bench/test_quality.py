@@ -154,8 +154,9 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
     monkeypatch.setattr(quality, "QUICK", {"1 line": 1})
     directory = tmp_path_factory.mktemp("models") / "block"
     tiny.diffusion_gemma(directory, seed=4)
-    status, *_ = run("--tree", tree, "--model", directory, "--quick", "--threads", 1)
+    status, _, err = run("--tree", tree, "--model", directory, "--quick", "--threads", 1)
     assert status == 0
+    assert "block is left out as diffusion: that is what engine does" in err
     rows = results(tmp_path)
     assert {row["system"] for row in rows} == {
         "copy",
@@ -167,6 +168,66 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
     assert all("do not fit the canvas" in error for error in failed)
     told = [row for row in rows if row["system"] == "oracle block" and not row["error"]]
     assert all(row["tokens"] >= row["length"] / 3 for row in told)
+    modes = {row["system"]: row["mode"] for row in rows if not row["error"]}
+    assert modes["causal block"] == "causal"
+    assert {modes.get("engine block"), modes.get("oracle block")} <= {"diffusion", None}
+
+
+def test_the_report_says_what_knowing_the_length_is_worth(run, tmp_path, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "block"
+    tiny.diffusion_gemma(directory, seed=4)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "a.py").write_text("a = 1")  # nothing behind it: the canvas is small
+    status, out, _ = run(
+        *("--tree", tmp_path / "small", "--model", directory, "--holes", 1, "--threads", 1),
+        *("--systems", "engine,oracle"),
+    )
+    assert status == 0
+    assert not any(row["error"] for row in results(tmp_path) if row["split"] == "1 line")
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["gaps"]["splits"]["1 line"]["block"]["holes"] == 1
+    assert "| 1 line | block | 1 | raw |" in out
+
+
+@pytest.mark.parametrize(
+    ("kinds", "ran", "notes"),
+    [
+        (("engine", "causal"), ["engine"], ["as causal: that is what engine does"]),
+        (("causal",), ["causal"], []),
+        (("diffusion", "engine"), ["engine"], ["as diffusion: little was not trained"]),
+        (("oracle",), [], ["as oracle: little was not trained for diffusion"]),
+    ],
+)
+def test_a_model_is_run_in_the_modes_it_has_each_once(model, kinds, ran, notes):
+    found, said = systems.of_model(model, kinds, device="cpu", threads=1)
+    assert list(found) == [f"{kind} little" for kind in ran]
+    assert len(said) == len(notes)
+    assert all(f"little is left out {n}" in note for n, note in zip(notes, said, strict=True))
+
+
+def test_a_mode_that_the_engine_has_not_is_left_out(model, monkeypatch):
+    monkeypatch.setitem(systems._MODES, "fim", "telepathy")
+    found, said = systems.of_model(model, ("fim", "engine"), device="cpu", threads=1)
+    assert list(found) == ["engine little"]
+    assert said == ["little is left out as fim: 'telepathy' is not a valid Mode"]
+
+
+def test_other_languages_are_scored_by_their_own_syntax(run, tree, tmp_path):
+    (tree / "step.go").write_text(
+        "package step\n\nfunc Step(value int) int {\n\tfirst := value + 1\n"
+        "\treturn first * value\n}\n"
+    )
+    status, out, _ = run("--tree", tree, "--systems", "copy", "--holes", 1)
+    assert status == 0
+    assert "### By language" in out
+    rows = [row for row in results(tmp_path) if row["language"] == "go"]
+    assert {row["split"] for row in rows} >= {"rest of line", "1 line", "block"}
+    go = quality.score(
+        Hole(key="k", split="1 line", cluster="c", path="a.go", prefix="package a\n\n",
+             middle="var x = 1", suffix="\n"),
+        Answer(text="var x = 1", ms=1),
+    )  # fmt: skip
+    assert go["raw"]["parses"]
 
 
 def test_the_quick_subset_takes_fewer_of_the_same_holes(run, tree, tmp_path, one_line_only):
@@ -175,6 +236,23 @@ def test_the_quick_subset_takes_fewer_of_the_same_holes(run, tree, tmp_path, one
     (tmp_path / "out" / "results.jsonl").unlink()
     run("--tree", tree, "--systems", "copy", "--quick")
     assert [row["hole"] for row in results(tmp_path)] == every[:2]
+
+
+def test_the_quick_subset_has_the_same_python_whatever_stands_beside_it(
+    run, tree, tmp_path, one_line_only, monkeypatch
+):
+    monkeypatch.setattr(quality, "QUICK_OTHERS", {"1 line": 3})
+    run("--tree", tree, "--systems", "copy", "--quick")
+    alone = [row["hole"] for row in results(tmp_path)]
+    script = "".join(f"function f{i}(x) {{\n  return x + {i};\n}}\n" for i in range(4))
+    for name in ("a.js", "b.ts"):
+        (tree / name).write_text(script)
+    (tmp_path / "out" / "results.jsonl").unlink()
+    run("--tree", tree, "--systems", "copy", "--quick")
+    rows = results(tmp_path)
+    assert [row["hole"] for row in rows if row["language"] == "python"] == alone
+    others = [row["language"] for row in rows if row["language"] != "python"]
+    assert others == ["javascript", "typescript", "javascript"]
 
 
 def test_humaneval_is_run_with_its_unit_tests(run, tmp_path):
@@ -206,7 +284,8 @@ def test_results_of_other_weights_are_not_mixed(run, tree, model, one_line_only)
 def test_a_model_that_can_run_none_of_the_systems_is_said(run, tree, model):
     status, _, err = run("--tree", tree, "--model", model, "--systems", "oracle")
     assert status == 1
-    assert "can only run as `engine`; name it or copy in --systems" in err
+    assert "little is left out as oracle: little was not trained for diffusion" in err
+    assert "there is nothing left to run; name copy or engine in --systems" in err
 
 
 def test_without_holes_there_is_nothing_to_do(run):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from bench import systems
 from bench.holes import Hole
 from bench.systems import copied
@@ -45,6 +47,12 @@ def test_the_request_is_an_editors_but_for_what_the_split_tells():
     longer = systems.asked(hole("y = ", "\nz\n", split="block"))
     assert not longer.single_line
     assert longer.max_tokens > request.max_tokens
+
+
+def test_a_hole_is_asked_for_in_its_files_language():
+    rust = replace(hole("let y = ", ";\n"), path="src/a.rs")
+    assert systems.asked(rust).language == "rust"
+    assert systems.snapshot(rust).language == "rust"
 
 
 def test_the_copy_rule_is_a_system():

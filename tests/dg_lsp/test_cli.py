@@ -408,6 +408,45 @@ class TestCommand:
             "dg-lsp: gguf is not installed: install the engine extra: pip install 'dg-lsp[engine]'\n"
         )
 
+    def test_bench_is_a_program_of_its_own(self, empty_home, tmp_path):
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree" / "a.py").write_text("def f(x):\n    y = x + 1\n    return y\n")
+        given = ("--out", tmp_path / "out", "--tree", tmp_path / "tree", "--systems", "copy")
+        ended = dg_lsp(empty_home, "bench", "quality", *given)
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout.splitlines()[-1])["bench"] == "quality"
+        assert (tmp_path / "out" / "report.md").exists()
+        nothing = dg_lsp(empty_home, "bench", "quality", "--out", tmp_path, "--systems", "copy")
+        assert (nothing.returncode, nothing.stdout) == (1, "")
+        assert nothing.stderr.startswith("bench.quality: there are no holes to fill; give")
+        for which, option in (("infill", "--rounds"), ("server", "--keystrokes")):
+            assert option in dg_lsp(empty_home, "bench", which, "--help").stdout
+
+    def test_a_benchmark_that_is_not_there_is_named(self, capsys):
+        last = refused(capsys, "bench", "speed")
+        assert last.startswith("dg-lsp: argument which: invalid choice: 'speed' (choose from")
+        assert "server" in last
+        for arguments in ((), ("--help",)):
+            last = refused(capsys, "bench", *arguments)
+            assert last == "dg-lsp: say which: `dg-lsp bench quality|infill|server [--help]`"
+
+    def test_bench_where_only_the_package_is_installed_says_so(self, tmp_path):
+        for package in ("dg_lsp", "engine"):
+            (tmp_path / package).symlink_to(Path(cli.__file__).parents[1] / package)
+        # Without site packages, as a stand-in for an environment that has no checkout in it.
+        ended = subprocess.run(
+            [sys.executable, "-S", "-P", "-m", "dg_lsp.cli", "bench", "quality"],
+            env={"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == (
+            "dg-lsp: bench is not installed: benchmarks run from a checkout of the source: "
+            "pip install -e '.[dev]' there\n"
+        )
+
     def test_without_arguments_and_terminal_it_is_the_language_server(self, empty_home):
         ended = dg_lsp(empty_home)
         assert ended.returncode == 1, "the client left without saying goodbye"
