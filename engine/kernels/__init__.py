@@ -1,9 +1,12 @@
 """The operations of the model. Which implementation runs is decided here and nowhere else."""
 
+from engine.kernels import int8, reference
+from engine.kernels.int8 import cpu_multiplies_bytes
 from engine.kernels.reference import (
     attention,
     experts,
     gated,
+    quantize_rows,
     rms_norm,
     rotary_table,
     rotate,
@@ -11,10 +14,15 @@ from engine.kernels.reference import (
     softcap,
 )
 
+int8_linear = int8.int8_linear if cpu_multiplies_bytes() else reference.int8_linear
+
 __all__ = [
     "attention",
+    "cpu_multiplies_bytes",
     "experts",
     "gated",
+    "int8_linear",
+    "quantize_rows",
     "rms_norm",
     "rotary_table",
     "rotate",
