@@ -67,13 +67,14 @@ def load_tensors(
     family: str,
     shapes: Mapping[str, tuple[int, ...]],
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     progress: Callable[[float, str], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors named in `shapes`, one shard open at a time, each moved before the next is read.
 
-    Raises CheckpointError when the directory's tensors are not exactly those, or are damaged.
+    `dtype` None keeps them as they are stored. Raises CheckpointError when the directory's tensors
+    are not exactly those, or are damaged.
     """
     _refuse_quantised(directory)
     found = _match(_headers(directory, family), shapes, directory)

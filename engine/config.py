@@ -230,7 +230,7 @@ class EngineConfig:
 
     model: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     threads: int = 0
     prefill_chunk: int = 512
     max_prompt_tokens: int | None = None

@@ -35,6 +35,7 @@ class Transformer(nn.Module):
         self.norm = Norm(config.hidden_size, config.norm_eps)
         if config.canvas and config.canvas.self_conditioning:
             self.self_conditioning = SelfConditioning(config)
+        self.lm_head: nn.Module | None = None
         if not config.tied_head:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
@@ -97,8 +98,11 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""
-        head = self.embed_tokens if self.config.tied_head else self.lm_head
-        return kernels.softcap(F.linear(hidden, head.weight), self.config.logit_softcap)
+        if self.lm_head is None:
+            scores = F.linear(hidden, self.embed_tokens.weight)
+        else:
+            scores = self.lm_head(hidden)
+        return kernels.softcap(scores, self.config.logit_softcap)
 
     def soft_embedding(self, probabilities: Tensor) -> Tensor:
         """Expected embedding [..., D] under `probabilities` [..., V], scaled like a token's.
@@ -126,10 +130,16 @@ class Transformer(nn.Module):
         return conditioned
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of hidden states, keys and values, whatever the weights are kept in."""
+        dtype = self.embed_tokens.weight.dtype
+        return dtype if dtype.is_floating_point else torch.float32
+
+    @property
     def _embedding_scale(self) -> Tensor:
         # Rounded to the weights' dtype first, as the reference does: sqrt(2816) is 53.0 in bf16.
-        weight = self.embed_tokens.weight
-        return torch.tensor(self.config.embedding_scale, dtype=weight.dtype, device=weight.device)
+        device = self.embed_tokens.weight.device
+        return torch.tensor(self.config.embedding_scale, dtype=self.dtype, device=device)
 
     def _run(
         self, x: Tensor, cache: PrefixCache, *, causal: bool, shift: int, on_canvas: bool
@@ -214,16 +224,15 @@ class Attention(nn.Module):
         if not attention.value_is_key:
             self.v_proj = Projection(config.hidden_size, kv_width, rank)
         self.o_proj = Projection(width, config.hidden_size, rank)
+        self.qkv_proj: nn.Module | None = None  # the first three as one, where quantised
+        self.split = [attention.heads] + [attention.kv_heads] * (2 - attention.value_is_key)
         if config.qkv_norms:
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
 
     def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
-        heads = (*x.shape[:2], -1, self.shape.head_dim)
-        q = self.q_proj(x, step.on_canvas).view(heads)
-        k = self.k_proj(x, step.on_canvas).view(heads)
-        v = k if self.shape.value_is_key else self.v_proj(x, step.on_canvas).view(heads)
+        q, k, v = self._inputs(x, step.on_canvas)
         if self.qkv_norms:
             q, k, v = self.q_norm(q), self.k_norm(k), kernels.rms_norm(v, None, self.eps)
         cos, sin = step.rotary(self.shape)
@@ -231,6 +240,16 @@ class Attention(nn.Module):
         out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
         projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
         return projected
+
+    def _inputs(self, x: Tensor, on_canvas: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, N, H, head_dim], keys and values [B, N, KV, head_dim] of x [B, N, D]."""
+        heads = (*x.shape[:2], -1, self.shape.head_dim)
+        if self.qkv_proj is not None:
+            q, k, *rest = self.qkv_proj(x, on_canvas).view(heads).split(self.split, 2)
+        else:
+            q, k = (p(x, on_canvas).view(heads) for p in (self.q_proj, self.k_proj))
+            rest = [] if self.shape.value_is_key else [self.v_proj(x, on_canvas).view(heads)]
+        return q, k, rest[0] if rest else k
 
 
 class GatedMLP(nn.Module):
@@ -243,10 +262,14 @@ class GatedMLP(nn.Module):
         self.gate_proj = Projection(config.hidden_size, config.intermediate_size, rank)
         self.up_proj = Projection(config.hidden_size, config.intermediate_size, rank)
         self.down_proj = Projection(config.intermediate_size, config.hidden_size, rank)
+        self.gate_up_proj: nn.Module | None = None  # the first two as one, where quantised
 
     def forward(self, x: Tensor, on_canvas: bool) -> Tensor:
         """x [..., D] -> [..., D]."""
-        gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
+        if self.gate_up_proj is None:
+            gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
+        else:
+            gate, up = self.gate_up_proj(x, on_canvas).chunk(2, -1)
         out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), on_canvas)
         return out
 
@@ -334,7 +357,7 @@ class Norm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight: nn.Parameter | None = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] -> [..., size]."""

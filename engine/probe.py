@@ -84,7 +84,7 @@ def _size(config: ModelConfig) -> tuple[int, int]:
     with torch.device("meta"):
         model = Transformer(config)
     count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
-    return count, count * choose_dtype("auto", choose_device("auto")).itemsize
+    return count, count * choose_dtype("auto", choose_device("auto"), config).itemsize
 
 
 if __name__ == "__main__":

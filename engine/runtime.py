@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import causal, checkpoint, drafts, endings, infill, prompt
+from engine import causal, checkpoint, drafts, endings, infill, kernels, prompt, quant
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
@@ -45,7 +45,7 @@ class Engine:
         self._model = model
         self._tokenizer = tokenizer
         self._device = model.embed_tokens.weight.device
-        self._dtype = model.embed_tokens.weight.dtype
+        self._dtype = model.dtype
         self._sampler = config.sampler or SamplerConfig()
         self._healer = Healer(tokenizer, model.config.vocab_size)
         self._pace = Pace(several_rows=1.2 if self._device.type == "cuda" else 2.3)
@@ -61,7 +61,7 @@ class Engine:
     def load(cls, config: EngineConfig, progress: Progress | None = None) -> Engine:
         """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
         device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, device)
+        dtype = choose_dtype(config.dtype, device, ModelConfig.from_directory(config.model))
         if config.threads:
             torch.set_num_threads(config.threads)
         generation = config.model / "generation_config.json"
@@ -113,7 +113,7 @@ class Engine:
             "mode": str(self._mode(InfillRequest(prefix=""))),
             "trained_for_diffusion": model.config.is_diffusion,
             "device": str(self._device),
-            "dtype": str(self._dtype).removeprefix("torch."),
+            "dtype": str(model.embed_tokens.weight.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "parameters": sum(p.numel() for p in weights),
             "weight_bytes": sum(p.nbytes for p in weights),
@@ -358,16 +358,24 @@ def _to_copy_from(request: InfillRequest) -> tuple[str, ...]:
 def load_model(
     directory: Path, *, dtype: torch.dtype, device: torch.device, progress: Progress | None = None
 ) -> Transformer:
-    """The model in `directory`, weights streamed to `device` in `dtype`, ready for inference."""
+    """The model in `directory`, weights streamed to `device` in `dtype`, ready for inference.
+
+    For int8 they are loaded as they are stored, then changed layer by layer.
+    """
     config = ModelConfig.from_directory(directory)
     with torch.device("meta"):
         model = Transformer(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    read_as = None if dtype is torch.int8 else dtype
     tensors = checkpoint.load_tensors(
-        directory, config.family, shapes, dtype=dtype, device=device, progress=progress
+        directory, config.family, shapes, dtype=read_as, device=device, progress=progress
     )
     model.load_state_dict(tensors, strict=True, assign=True)
-    return model.eval().requires_grad_(False)
+    del tensors
+    model.eval().requires_grad_(False)
+    if dtype is torch.int8:
+        quant.quantize(model)
+    return model
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -379,12 +387,22 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and on a CPU with bfloat16 instructions, else float32."""
-    if wanted == "auto":
-        native = device.type == "cuda" or _cpu_has_bfloat16()
-        wanted = "bfloat16" if native else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+def choose_dtype(wanted: str, device: torch.device, model: ModelConfig) -> torch.dtype:
+    """What the weights are kept in.
+
+    `auto` is bfloat16 on a GPU. On a CPU it is int8 where the CPU multiplies bytes and the model
+    allows it, else bfloat16 where the CPU computes in it, else float32.
+    """
+    if wanted == "int8":
+        quant.refuse_unsupported(model, device)
+    elif wanted == "auto":
+        if device.type == "cpu" and kernels.cpu_multiplies_bytes() and quant.is_supported(model):
+            wanted = "int8"
+        else:
+            native = device.type == "cuda" or _cpu_has_bfloat16()
+            wanted = "bfloat16" if native else "float32"
+    dtype: torch.dtype = getattr(torch, wanted)
+    return dtype
 
 
 def _cpu_has_bfloat16() -> bool:

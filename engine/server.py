@@ -217,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime-dir", required=True, type=Path, metavar="DIR")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument(
-        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"]
+        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16", "int8"]
     )
     parser.add_argument("--threads", default=0, type=int, help="0: as torch chooses")
     parser.add_argument("--tcp", default="", metavar="[HOST:]PORT", help="instead of a unix socket")

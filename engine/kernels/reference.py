@@ -110,6 +110,19 @@ def experts(
     return torch.zeros_like(x).index_add_(0, rows, out.to(x.dtype))
 
 
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [..., D] as int8 and what one step is worth in each row [..., 1]."""
+    # A row of zeros has no scale; any will do.
+    unit = x.abs().amax(-1, keepdim=True).mul_(1 / 127).clamp_min_(torch.finfo(x.dtype).tiny)
+    return (x / unit).round_().to(torch.int8), unit
+
+
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [..., I] with each row rounded to int8, times int8 `weight` [O, I] · `scale` [O]."""
+    rows, unit = quantize_rows(x)
+    return F.linear(rows.to(x.dtype), weight.to(x.dtype)) * scale * unit
+
+
 def softcap(logits: Tensor, cap: float | None) -> Tensor:
     """cap · tanh(logits / cap) in fp32; no cap returns the logits in fp32."""
     logits = logits.float()

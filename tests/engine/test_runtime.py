@@ -196,13 +196,32 @@ def test_empty_and_hostile_requests_are_answered(llama, gemma):
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "dtype"),
-    [({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False}, torch.float32)],
+    ("capabilities", "plain", "experts"),
+    [
+        ({"avx512_vnni": True, "avx512_bf16": True}, torch.int8, torch.bfloat16),
+        ({"avx_vnni": True}, torch.int8, torch.float32),
+        ({"amx_int8": True, "amx_bf16": True}, torch.int8, torch.bfloat16),
+        ({"avx512_bf16": True}, torch.bfloat16, torch.bfloat16),
+        ({"avx512_bf16": False}, torch.float32, torch.float32),
+    ],
 )
-def test_bfloat16_is_chosen_where_the_cpu_computes_in_it(monkeypatch, capabilities, dtype):
+def test_auto_takes_what_the_cpu_computes_in(
+    monkeypatch, llama, gemma, capabilities, plain, experts
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert choose_dtype("auto", torch.device("cpu")) is dtype
-    assert choose_dtype("float32", torch.device("cpu")) is torch.float32
+    cpu = torch.device("cpu")
+    assert choose_dtype("auto", cpu, llama._model.config) is plain
+    assert choose_dtype("auto", cpu, gemma._model.config) is experts
+    assert choose_dtype("auto", torch.device("cuda"), llama._model.config) is torch.bfloat16
+    for name in ("float32", "bfloat16", "float16", "int8"):
+        assert choose_dtype(name, cpu, llama._model.config) is getattr(torch, name)
+
+
+def test_int8_is_refused_where_it_cannot_be(llama, gemma):
+    with pytest.raises(ConfigError, match="'int8' is for the CPU; on cuda use 'bfloat16'"):
+        choose_dtype("int8", torch.device("cuda"), llama._model.config)
+    with pytest.raises(ConfigError, match="'int8' is not supported for diffusion_gemma"):
+        choose_dtype("int8", torch.device("cpu"), gemma._model.config)
 
 
 def test_cuda_is_refused_where_there_is_none(tmp_path):

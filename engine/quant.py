@@ -1,0 +1,176 @@
+"""Weights on 8 bits: a loaded model's linear layers, embedding and head, changed in place.
+
+Weights have a scale per output, activations one per row, taken as they come. What makes 8 bits
+enough is a rotation: in the residual stream a few channels are far larger than the others, and
+rounding to the largest one loses the rest. Every matrix that writes the stream is turned by an
+orthogonal one, those that read it are turned back, and the norms' weights go into the readers: the
+model computes the same, and no channel stands out. The MLP's inner activations are turned when
+they come. Knows nothing of files or of how int8 is multiplied.
+
+Source: QuaRot (arXiv:2404.00456); the calibration of SmoothQuant made things worse here (LOG.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from engine import kernels
+from engine.config import ModelConfig
+from engine.errors import ConfigError
+from engine.model import Attention, GatedMLP, Layer, Norm, Projection, Transformer
+
+_BLOCK = 64  # channels that are turned together, at most
+
+
+def refuse_unsupported(config: ModelConfig, device: torch.device) -> None:
+    """Raises ConfigError where weights cannot be kept in int8."""
+    if device.type != "cpu":
+        raise ConfigError(f"dtype 'int8' is for the CPU; on {device.type} use 'bfloat16'")
+    if not is_supported(config):
+        raise ConfigError(f"dtype 'int8' is not supported for {config.family}; use 'bfloat16'")
+
+
+def is_supported(config: ModelConfig) -> bool:
+    """Whether what a block reads and writes is plain enough to be turned."""
+    soft = config.canvas is not None and config.canvas.self_conditioning
+    return not (config.experts or config.post_norms or soft)
+
+
+@torch.no_grad()
+def quantize(model: Transformer) -> None:
+    """Makes all linear layers of `model` int8; frees each weight as soon as it is replaced."""
+    assert is_supported(model.config), model.config.family
+    stream = hadamard(_block(model.config.hidden_size))
+    inner = hadamard(_block(model.config.intermediate_size))
+    for layer in model.layers:
+        assert isinstance(layer, Layer)
+        _quantize_attention(layer.self_attn, _take_gain(layer.input_layernorm), stream)
+        _quantize_mlp(layer.mlp, _take_gain(layer.pre_feedforward_layernorm), stream, inner)
+    embedding = model.embed_tokens.weight.float()
+    head = model.lm_head.weight.float() if isinstance(model.lm_head, nn.Linear) else embedding
+    model.lm_head = Int8Linear(turned(head * _take_gain(model.norm), stream))
+    model.register_module("embed_tokens", Int8Embedding(turned(embedding, stream)))
+
+
+def _quantize_attention(attention: Attention, gain: Tensor, stream: Tensor) -> None:
+    values = () if attention.shape.value_is_key else ("v_proj",)
+    inputs = _pop(attention, "q_proj", "k_proj", *values)
+    attention.qkv_proj = _joined(inputs, gain, stream)
+    attention.register_module("o_proj", _writing(attention.o_proj, stream))
+
+
+def _quantize_mlp(mlp: GatedMLP, gain: Tensor, stream: Tensor, inner: Tensor) -> None:
+    mlp.gate_up_proj = _joined(_pop(mlp, "gate_proj", "up_proj"), gain, stream)
+    mlp.register_module("down_proj", _writing(mlp.down_proj, stream, inner))
+
+
+class Int8Linear(nn.Module):
+    """A linear layer in int8, with weights of its own for canvases where those have adapters.
+
+    `turn` [B, B] is applied to each block of B inputs when they come.
+    """
+
+    def __init__(
+        self, weight: Tensor, on_canvas: Tensor | None = None, turn: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.weight, self.scale = _rounded(weight)
+        self.has_canvas = on_canvas is not None
+        if on_canvas is not None:
+            self.canvas_weight, self.canvas_scale = _rounded(on_canvas)
+        self.turn = None if turn is None else _frozen(turn)
+
+    def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
+        """x [..., inputs] -> [..., outputs]."""
+        if self.turn is not None:
+            x = turned(x, self.turn)
+        if on_canvas and self.has_canvas:
+            return kernels.int8_linear(x, self.canvas_weight, self.canvas_scale)
+        return kernels.int8_linear(x, self.weight, self.scale)
+
+
+class Int8Embedding(nn.Module):
+    """An embedding in int8 with a scale per token; gives fp32."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.scale = _rounded(weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [...] -> [..., D]."""
+        return self.weight[ids] * self.scale[ids, None]
+
+
+def hadamard(size: int) -> Tensor:
+    """Sylvester's orthogonal matrix [size, size] of entries ± size^-½; `size` is a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    return matrix * size**-0.5
+
+
+def turned(x: Tensor, turn: Tensor) -> Tensor:
+    """x [..., k · B] with each block of B multiplied by `turn` [B, B]."""
+    rows = x.reshape(-1, len(turn))  # one product; one for each of x's rows would be far slower
+    out: Tensor = (rows @ turn).view_as(x)
+    return out
+
+
+def _joined(projections: Sequence[Projection], gain: Tensor, stream: Tensor) -> Int8Linear:
+    """Layers that read the same normed rows, as one."""
+
+    def turn(weights: Iterable[Tensor]) -> Tensor:
+        return turned(torch.cat(list(weights)) * gain, stream)
+
+    weight = turn(p.weight.float() for p in projections)
+    return Int8Linear(weight, turn(map(_adapted, projections)) if projections[0].rank else None)
+
+
+def _writing(layer: Projection, stream: Tensor, inner: Tensor | None = None) -> Int8Linear:
+    """A layer whose output goes to the residual stream; its input is turned by `inner`."""
+
+    def turn(weight: Tensor) -> Tensor:
+        weight = turned(weight.t().contiguous(), stream).t()
+        return weight if inner is None else turned(weight, inner)
+
+    on_canvas = turn(_adapted(layer)) if layer.rank else None
+    return Int8Linear(turn(layer.weight.float()), on_canvas, inner)
+
+
+def _adapted(layer: Projection) -> Tensor:
+    """The weight that acts on canvases."""
+    return layer.weight.float() + layer.adapter_up.float() @ layer.adapter_down.float()
+
+
+def _pop(parent: nn.Module, *names: str) -> list[Projection]:
+    """Takes the named layers out of the module."""
+    layers = [getattr(parent, name) for name in names]
+    for name in names:
+        delattr(parent, name)
+    return layers
+
+
+def _take_gain(norm: Norm) -> Tensor:
+    """The norm's weight [D], which it no longer applies."""
+    assert norm.weight is not None
+    gain = norm.weight.float()
+    norm.weight = None
+    return gain
+
+
+def _rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
+    """`weight` [O, I] in int8 and the scale [O] of each output."""
+    rows, scale = kernels.quantize_rows(weight)
+    return _frozen(rows), _frozen(scale[:, 0])
+
+
+def _frozen(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value, requires_grad=False)
+
+
+def _block(size: int) -> int:
+    """How many of `size` channels are turned together: a power of two that divides it."""
+    return min(_BLOCK, size & -size)
