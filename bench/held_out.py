@@ -11,30 +11,19 @@ of holes.
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from tqdm import tqdm
 
 from engine.errors import EngineError
-from engine.train import wheels
+from engine.train import tarballs, wheels
+from engine.train.npm_packages import NPM_HELD_OUT
 from engine.train.packages import HELD_OUT
-from engine.train.wheels import Package
-
-NPM: Final = (
-    Package("commander", "15.1.0", "MIT"),
-    Package("express", "5.3.0", "MIT"),
-    Package("lodash", "4.18.1", "MIT"),
-)
-_NPM_SAYS = re.compile(r"^npm (?:error|ERR!) (?!code\b)(?:\S+ )?(.+)", re.MULTILINE)
-Fetch = Callable[[Package, Path], Path]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,29 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def fetch(out: Path, skip: frozenset[str] = frozenset()) -> list[Path]:
     """The folders of all packages but those to `skip`."""
-    sources: list[tuple[Package, Fetch]] = [(package, wheels.fetch) for package in HELD_OUT]
-    sources += [(package, npm_tarball) for package in NPM]
-    wanted = [(package, get) for package, get in sources if package.name not in skip]
+    wanted = [p for p in (*HELD_OUT, *NPM_HELD_OUT) if p.name not in skip]
     trees = []
-    for package, get in tqdm(wanted, unit="package"):
+    for package in tqdm(wanted, unit="package"):
+        get = wheels.fetch if package.client == "pip" else tarballs.fetch
         archive = get(package, out / ".packages")
         trees.append(unpack(archive, out / package.name))
     return trees
-
-
-def npm_tarball(package: Package, cache: Path) -> Path:
-    """The tarball of an npm package in `cache`, from there or by npm; whole or not there."""
-    kept = cache / f"npm-{package.name}-{package.version}"
-    if not kept.is_dir():
-        part = cache / f".{kept.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _npm_pack(f"{package.name}@{package.version}", part)
-        part.rename(kept)
-    tarballs = list(kept.glob("*.tgz"))
-    if len(tarballs) != 1:
-        raise EngineError(f"{kept} holds {len(tarballs)} tarballs, not one; delete the folder")
-    return tarballs[0]
 
 
 def unpack(archive: Path, tree: Path) -> Path:
@@ -98,34 +71,13 @@ def unpack(archive: Path, tree: Path) -> Path:
     return tree
 
 
-def _npm_pack(requirement: str, folder: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        names = " ".join(package.name for package in NPM)
-        raise EngineError(
-            f"npm is not installed, which {requirement} needs; install Node.js, or leave out the "
-            f"JavaScript packages with --skip {names}"
-        )
-    line = [npm, "pack", "--ignore-scripts", "--pack-destination", str(folder), requirement]
-    done = subprocess.run(
-        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = _NPM_SAYS.search(done.stderr)
-        reason = said[1] if said else "no reason"
-        raise EngineError(
-            f"npm cannot fetch {requirement} ({reason}); check the network and npm's "
-            "configuration and run it again to go on, or leave it out with --skip"
-        )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.held_out",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = sorted(package.name for package in (*HELD_OUT, *NPM))
+    names = sorted(package.name for package in (*HELD_OUT, *NPM_HELD_OUT))
     parser.add_argument("--out", type=Path, required=True, help="the folder for the trees")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", choices=names)
     return parser

@@ -106,10 +106,11 @@ class Int8Embedding(nn.Module):
 
 def hadamard(size: int) -> Tensor:
     """Sylvester's orthogonal matrix [size, size] of entries ± size^-½; `size` is a power of two."""
-    matrix = torch.ones(1, 1)
+    matrix: Tensor = torch.ones(1, 1)
     while len(matrix) < size:
         matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
-    return matrix * size**-0.5
+    scaled: Tensor = matrix * size**-0.5
+    return scaled
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:

@@ -399,13 +399,14 @@ def choose_dtype(wanted: str, device: torch.device, model: ModelConfig) -> torch
         if device.type == "cpu" and kernels.cpu_multiplies_bytes() and quant.is_supported(model):
             wanted = "int8"
         else:
-            native = device.type == "cuda" or _cpu_has_bfloat16()
-            wanted = "bfloat16" if native else "float32"
+            return native_dtype(device)
     dtype: torch.dtype = getattr(torch, wanted)
     return dtype
 
 
-def _cpu_has_bfloat16() -> bool:
+def native_dtype(device: torch.device) -> torch.dtype:
+    """The float type that `device` multiplies fastest."""
     # Older releases of torch cannot tell; without the instructions bfloat16 is the slower one.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if native or device.type == "cuda" else torch.float32

@@ -30,7 +30,7 @@ from engine.config import CanvasConfig, ModelConfig, read_json
 from engine.errors import EngineError
 from engine.model import Branch, Transformer
 from engine.pull import resolve_model
-from engine.runtime import choose_device, choose_dtype, load_model
+from engine.runtime import choose_device, load_model, native_dtype
 from engine.tokenizer import Tokenizer
 from engine.train import objective
 from engine.train.objective import NO_TARGET, Ids, Recipe
@@ -450,7 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         base = resolve_model(given.base)
         # Frozen weights take the precision that is fastest here.
-        dtype = choose_dtype("auto", device) if rank else torch.float32
+        dtype = native_dtype(device) if rank else torch.float32
         model, tokenizer = adapt(
             base,
             options.recipe.canvas,

@@ -1,33 +1,24 @@
 """Held-out trees from archives made here: no network, and a stand-in for npm."""
 
 import io
-import os
-import sys
+import shutil
 import tarfile
 
 import pytest
 
 from bench import held_out, quality
 from engine.errors import EngineError
+from engine.train.npm_packages import NPM_PACKAGES
 from engine.train.packages import PACKAGES
-from engine.train.wheels import Package
+from engine.train.sources import Package
 from tests.engine.train import packed
 
-TINY = Package("tiny", "1.0", "MIT")
+TINY = Package("tiny", "1.0", "MIT", "npm")
 SCRIPT = "exports.size = function size(names) {\n  return names.length;\n};\n"
-# Copies what it is asked for from the folder it lies in.
-NPM = """#!{python}
-import pathlib, shutil, sys
-*_, flag, folder, requirement = sys.argv
-assert sys.argv[1:3] == ["pack", "--ignore-scripts"] and flag == "--pack-destination"
-made = pathlib.Path(__file__).parent / (requirement.replace("@", "-") + ".tgz")
-if not made.exists():
-    sys.exit("npm error code ETARGET\\nnpm error notarget No matching version found for " + requirement)
-shutil.copy(made, folder)
-"""
 
 
 def tarball(folder, name, files, top="package"):
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-1.0.tgz"
     with tarfile.open(path, "w:gz") as archive:
         for inner, text in files.items():
@@ -38,26 +29,15 @@ def tarball(folder, name, files, top="package"):
 
 
 @pytest.fixture
-def npm(tmp_path, monkeypatch):
-    """The folder of a stand-in for npm, which knows the tarballs in it."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "npm").write_text(NPM.replace("{python}", sys.executable))
-    (folder / "npm").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    return folder
-
-
-@pytest.fixture
 def lists(monkeypatch, tmp_path):
-    """Two packages in place of the lists, the wheel of one fetched before."""
+    """Two packages in place of the lists, both fetched before."""
     snake = packed.cached(tmp_path / "out" / ".packages", "snake", {"snake/a.py": "x = 1\n"})
     monkeypatch.setattr(held_out, "HELD_OUT", (snake,))
-    monkeypatch.setattr(held_out, "NPM", (TINY,))
+    tarball(tmp_path / "out" / ".packages" / "tiny-1.0", "tiny", {"lib/size.js": SCRIPT})
+    monkeypatch.setattr(held_out, "NPM_HELD_OUT", (TINY,))
 
 
-def test_each_package_becomes_a_folder_with_holes_to_dig(lists, npm, tmp_path, capsys):
-    tarball(npm, "tiny", {"lib/size.js": SCRIPT, "package.json": "{}"})
+def test_each_package_becomes_a_folder_with_holes_to_dig(lists, tmp_path, capsys):
     out = tmp_path / "out"
     assert held_out.main(["--out", str(out)]) == 0
     trees = capsys.readouterr().out.splitlines()
@@ -69,41 +49,22 @@ def test_each_package_becomes_a_folder_with_holes_to_dig(lists, npm, tmp_path, c
     assert quality.main([*figures, "--tree", *trees]) == 0
 
 
-def test_what_was_fetched_is_kept_and_the_tree_made_anew(lists, npm, tmp_path):
-    made = tarball(npm, "tiny", {"a.js": SCRIPT})
+def test_a_tree_is_made_anew(lists, tmp_path):
     held_out.fetch(tmp_path / "out")
-    made.unlink()
     (tmp_path / "out" / "tiny" / "left-over.js").touch()
     held_out.fetch(tmp_path / "out")
-    assert [file.name for file in (tmp_path / "out" / "tiny").iterdir()] == ["a.js"]
+    assert [file.name for file in (tmp_path / "out" / "tiny").iterdir()] == ["lib"]
 
 
 def test_a_package_can_be_left_out(lists, tmp_path):
     assert held_out.fetch(tmp_path / "out", frozenset({"tiny"})) == [tmp_path / "out" / "snake"]
 
 
-def test_a_package_that_npm_cannot_fetch_leaves_nothing_and_says_what_to_do(
-    lists, npm, tmp_path, capsys
-):
-    assert held_out.main(["--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "bench.held_out: npm cannot fetch tiny@1.0 (No matching version found for tiny@1.0); "
-        "check the network and npm's configuration and run it again to go on, "
-        "or leave it out with --skip"
-    )
-    assert not (tmp_path / "out" / ".packages" / "npm-tiny-1.0").exists()
-
-
-def test_without_npm_the_cure_is_named(tmp_path, monkeypatch):
+def test_without_npm_the_cure_is_named(lists, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(tmp_path / "out" / ".packages" / "tiny-1.0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EngineError, match=r"npm is not installed.*--skip commander express"):
-        held_out.npm_tarball(TINY, tmp_path)
-
-
-def test_a_broken_cache_is_named(tmp_path):
-    (tmp_path / "npm-tiny-1.0").mkdir()
-    with pytest.raises(EngineError, match=r"npm-tiny-1.0 holds 0 tarballs, not one; delete"):
-        held_out.npm_tarball(TINY, tmp_path)
+    assert held_out.main(["--out", str(tmp_path / "out")]) == 1
+    assert "bench.held_out: npm is not installed" in capsys.readouterr().err
 
 
 def test_an_archive_that_is_none_is_named(tmp_path):
@@ -129,4 +90,6 @@ def test_an_unknown_package_to_skip_is_named(tmp_path, capsys):
 
 
 def test_what_is_held_out_is_not_trained_on():
-    assert not {p.name for p in (*held_out.HELD_OUT, *held_out.NPM)} & {p.name for p in PACKAGES}
+    assert not {p.name for p in (*held_out.HELD_OUT, *held_out.NPM_HELD_OUT)} & {
+        p.name for p in (*PACKAGES, *NPM_PACKAGES)
+    }

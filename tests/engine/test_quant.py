@@ -39,13 +39,12 @@ def adapted(model: Transformer, seed: int) -> Transformer:
 
 @torch.inference_mode()
 def everything(model: Transformer) -> torch.Tensor:
-    """Logits of a causal pass, a canvas where there is one, and branches, one below the other."""
+    """Logits of a causal pass, and of both kinds of canvas rows where there are any."""
     cache = PrefixCache(model.config, CPU, model.dtype)
     found = [model.encode(IDS[:10], cache)[0], model.encode(IDS[10:], cache)[0]]
     if model.config.canvas:
         found.append(model.canvas(torch.tensor([IDS[:9]]), cache, None)[0])
-        found += model.branches([IDS[:4], IDS[4:7]], [20, 7], cache, canvas=True)
-    found += model.branches([IDS[:3], IDS[2:7]], [5, 24], cache)
+        found.append(model.encode(IDS[:7], cache, shift=3, on_canvas=True)[0])
     return model.logits(torch.cat(found))
 
 
