@@ -89,13 +89,14 @@ def _pull(options: argparse.Namespace) -> NoReturn:
 
     from dg_lsp.engine_process import EngineUnavailable
 
-    for package in ("numpy", "gguf", "safetensors", "tokenizers"):
+    for package in ("numpy", "gguf", "safetensors", "tokenizers", "torch"):
         if find_spec(package) is None:
             raise EngineUnavailable(
                 f"{package} is not installed: install the engine extra: pip install 'dg-lsp[engine]'"
             )
     # Goes on as that program: signals and the exit code are its own.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "engine.pull", *options.rest])
+    program = [sys.executable, "-P", "-m", "engine.pull", "--default", EngineSettings().model]
+    os.execv(sys.executable, [*program, *options.rest])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,7 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor = add("doctor", _doctor, "tell what would run and why, and what is missing")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument("--model", default=EngineSettings().model, help="a name or a directory")
-    add("pull", _pull, "fetch a model by name (`dg-lsp pull --help`)", passes_on=True)
+    add(
+        "pull",
+        _pull,
+        "fetch a model, by default the one used by default (`dg-lsp pull --help`)",
+        passes_on=True,
+    )
     return parser
 
 
