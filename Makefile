@@ -11,10 +11,11 @@ PIP := $(BIN)/python -m pip install -q -c constraints.txt
 .PHONY: demo test check format lint types bench train gpu-check clean
 
 demo: $(VENV)/.engine
-	$(BIN)/dg-lsp pull smollm2-135m
+	$(BIN)/dg-lsp pull
 	@scripts/demo.sh $(BIN)/dg-lsp
 
 test: $(VENV)/.dev
+	$(BIN)/dg-lsp pull
 	$(BIN)/dg-lsp pull smollm2-135m
 	$(BIN)/python -m pytest
 

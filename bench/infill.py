@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from dg_lsp.settings import EngineSettings
+
 Device = Literal["cpu", "cuda"]
 STEPS = 8
 PROMPT_TOKENS = 512
@@ -63,7 +65,7 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine(options.device)}
     if options.only != "reference":
         figures["engine"] = asyncio.run(bench_engine(options.device, options.rounds))
-        table("Engine and language server, model smollm2-135m (causal)", figures["engine"])
+        table(f"Engine and language server, model {EngineSettings().model}", figures["engine"])
     if options.only != "engine":
         figures["reference"] = bench_reference(options.device, options.rounds)
         table("Tiny DiffusionGemma against transformers", figures["reference"])
@@ -97,7 +99,6 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dgb") as private:
         os.environ["DG_LSP_RUNTIME_DIR"] = private
         from dg_lsp.client import EngineClient
-        from dg_lsp.settings import EngineSettings
         from engine.request import InfillRequest
 
         source = Path(__file__).parent.parent / "engine" / "sampler.py"

@@ -87,8 +87,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _pull(options: argparse.Namespace) -> NoReturn:
     cure = "install the engine extra: pip install 'dg-lsp[engine]'"
-    _need(("numpy", "gguf", "safetensors", "tokenizers"), cure)
-    _go_on_as("engine.pull", options.rest)
+    _need(("numpy", "gguf", "safetensors", "tokenizers", "torch"), cure)
+    _go_on_as("engine.pull", ["--default", EngineSettings().model, *options.rest])
 
 
 def _bench(options: argparse.Namespace) -> NoReturn:
@@ -145,7 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor = add("doctor", _doctor, "tell what would run and why, and what is missing")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument("--model", default=EngineSettings().model, help="a name or a directory")
-    add("pull", _pull, "fetch a model by name (`dg-lsp pull --help`)", passes_on=True)
+    add(
+        "pull",
+        _pull,
+        "fetch a model, by default the one used by default (`dg-lsp pull --help`)",
+        passes_on=True,
+    )
     bench = add("bench", _bench, "measure quality and speed, in a checkout", passes_on=True)
     bench.add_argument("which", choices=_BENCHMARKS, nargs="?")
     return parser

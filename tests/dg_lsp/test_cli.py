@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dg_lsp import cli, doctor
+from dg_lsp.settings import EngineSettings
 from engine import probe
 from tests.running import SCRIPTED, connect, end_published, published, running, until
 
@@ -401,9 +402,21 @@ class TestCommand:
         assert ended.stderr.startswith("dg-lsp pull: unknown model 'nothing'; known is")
         assert "--wheel" in dg_lsp(empty_home, "pull", "--help").stdout
 
+    def test_pull_without_a_name_takes_the_default_model(self, monkeypatch):
+        called = []
+        monkeypatch.setattr(cli.os, "execv", lambda path, line: called.append(line))
+        cli.run(["pull", "--force"])
+        assert called[0][2:] == [
+            "-m",
+            "engine.pull",
+            "--default",
+            EngineSettings().model,
+            "--force",
+        ]
+
     def test_pull_without_the_engine_extra_says_so(self, monkeypatch, capsys):
         monkeypatch.setattr("importlib.util.find_spec", {"numpy": object()}.get)
-        assert cli.run(["pull", "smollm2-135m"]) == 1
+        assert cli.run(["pull"]) == 1
         assert capsys.readouterr().err == (
             "dg-lsp: gguf is not installed: install the engine extra: pip install 'dg-lsp[engine]'\n"
         )

@@ -10,9 +10,11 @@ import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
+from dg_lsp.settings import EngineSettings
 from tests.dg_lsp.scripted_server import UNAVAILABLE
 from tests.editor import NOTHING, ROOT, URI
 
+MODEL = EngineSettings().model
 WIDTHS = {"utf-8": lambda c: len(c.encode()), "utf-16": lambda c: 1 + (c > "\uffff")}
 
 
@@ -52,7 +54,7 @@ async def test_the_engine_is_started_by_the_first_document_and_no_earlier(editor
     assert await editor.complete(0, 0) == NOTHING
     assert editor.events == []
     editor.open("x")
-    await editor.until(lambda: editor.events == ["client smollm2-135m", "connect"])
+    await editor.until(lambda: editor.events == [f"client {MODEL}", "connect"])
 
 
 # what is answered
@@ -326,7 +328,7 @@ async def test_settings_that_cannot_be_used_are_said_in_the_log(start_editor):
     assert only(await editor.complete(0, 1))
     assert [m.message for m in editor.client.log_messages] == [
         "setting maxToken is unknown; did you mean maxTokens?",
-        "setting engine.model must be a string, got '7'; 'smollm2-135m' stays",
+        f"setting engine.model must be a string, got '7'; '{MODEL}' stays",
     ]
     assert editor.client.messages == []
 
@@ -337,7 +339,7 @@ async def test_changed_settings_lead_to_another_engine(editor):
     editor.configure({"other-server": {"a": 1}, "dg-lsp": {"engine": {"model": "second"}}})
     assert only(await editor.complete(0, 1))
     assert [e for e in editor.events if "infill" not in e and e != "connect"] == [
-        "client smollm2-135m",
+        f"client {MODEL}",
         "client second",
         "closed",
     ]

@@ -7,9 +7,11 @@ import pytest
 from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.document import Edit, Position
 from dg_lsp.session import Completion, Session, Status
+from dg_lsp.settings import EngineSettings
 from tests.answers import answer as scripted_answer
 
 URI = "file:///w/a.py"
+MODEL = EngineSettings().model
 
 
 class ScriptedEngine:
@@ -93,7 +95,7 @@ async def test_the_engine_is_reached_for_when_a_document_is_opened():
     assert desk.engine.log == []
     desk.open("x")
     await settle()
-    assert desk.engine.log == ["made for smollm2-135m", "connect"]
+    assert desk.engine.log == [f"made for {MODEL}", "connect"]
 
 
 @pytest.mark.parametrize("options", [{"enabled": False}, {"disabledLanguages": ["python"]}])
@@ -190,7 +192,7 @@ async def test_other_engine_settings_lead_to_another_engine_at_once():
     desk.session.configure({"engine": {"model": "other"}})
     await settle()
     assert desk.engine.log == [
-        "made for smollm2-135m",
+        f"made for {MODEL}",
         "connect",
         "made for other",
         "closed",
@@ -217,7 +219,7 @@ async def test_going_to_another_engine_ends_what_runs_on_the_old_one():
     desk.session.configure({"engine": {"model": "other"}})
     assert len(await desk.complete(0, 1)) == 1
     assert await asyncio.wait_for(asked, 5) is None
-    assert cancelled == [["made for smollm2-135m", "made for other"]]
+    assert cancelled == [[f"made for {MODEL}", "made for other"]]
     await desk.session.aclose()
 
 

@@ -78,7 +78,7 @@ def test_settings_are_frozen():
         ({"enabled": 1}, "setting enabled must be true or false, got '1'; True stays"),
         (
             {"engine": {"model": 3}},
-            "setting engine.model must be a string, got '3'; 'smollm2-135m' stays",
+            f"setting engine.model must be a string, got '3'; '{EngineSettings().model}' stays",
         ),
         (
             {"disabledLanguages": "c"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import checkpoint
+from engine import checkpoint, packed
 from engine.checkpoint import load_tensors, model_name
 from engine.config import ModelConfig
 from engine.errors import CheckpointError
@@ -420,6 +420,8 @@ def test_an_empty_directory_a_file_and_nothing_are_told_apart(tmp_path):
     [
         ("config.json", {"quantization_config": {"quant_method": "fp8"}}, r"quantised \(fp8\)"),
         ("config.json", {"quantization_config": {}}, r"quantised \(unknown\)"),
+        ("config.json", {"quantization": {"format": "dg-other"}}, r"quantised \(dg-other\)"),
+        ("config.json", {"quantization": {"bits": 4}}, r"quantised \(unknown\)"),
         ("hf_quant_config.json", {}, r"quantised \(modelopt\)"),
         ("config.json", [], "must hold a JSON object"),
     ],
@@ -429,3 +431,115 @@ def test_a_quantised_checkpoint_is_refused_by_its_scheme(tmp_path, file, content
     (tmp_path / file).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=words):
         load(tmp_path, PAIR)
+
+
+def packed_parts(name="a", seed=0, shape=(3, 64)):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    made = packed.pack(values, 4, 32)
+    return made, made.named(name)
+
+
+def write_packed(directory, tensors):
+    write(directory, tensors)
+    config = {"quantization": {"format": packed.FORMAT}}
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_matrices_are_unpacked_beside_plain_tensors(tmp_path, dtype):
+    made, parts = packed_parts()
+    write_packed(tmp_path, {**parts, "b": torch.arange(4.0)})
+    seen = []
+    shapes = {"a": (3, 64), "b": (4,)}
+    loaded = load(tmp_path, shapes, dtype=dtype, progress=lambda done, text: seen.append(done))
+    assert torch.equal(loaded["a"], made.unpack(dtype))
+    assert loaded["b"].tolist() == [0, 1, 2, 3]
+    assert seen[-1] == 1.0
+    assert seen[0] == pytest.approx((96 + 24) / (96 + 24 + 16))
+
+
+def test_a_packed_head_of_a_tied_model_is_skipped(tmp_path):
+    made, parts = packed_parts()
+    write_packed(tmp_path, parts)
+    save_file(
+        {**load_file(tmp_path / "model.safetensors"), **made.named("lm_head.weight")},
+        tmp_path / "model.safetensors",
+    )
+    assert list(load(tmp_path, {"a": (3, 64)})) == ["a"]
+
+
+BENT = {
+    "a part is missing": (
+        lambda parts: parts.pop("a.minima"),
+        r"model\.a is packed in parts.*: codes",
+    ),
+    "a part is of another dtype": (
+        lambda parts: parts.update({"a.scales": parts["a.scales"].float()}),
+        r"parts it cannot have: codes U8, minima F16, scales F32",
+    ),
+    "parts do not fit": (
+        lambda parts: parts.update({"a.codes": parts["a.codes"][:2].clone()}),
+        r"model\.a: codes \[2, 8, 4\], scales .* make no matrix",
+    ),
+    "another shape": (
+        lambda parts: parts.update(packed_parts(shape=(3, 32))[1]),
+        r"model\.a is \[3, 32\] but must be \[3, 64\]",
+    ),
+    "no number": (
+        lambda parts: parts["a.scales"].fill_(torch.inf),
+        r"model\.safetensors: model\.a: .* no number; fetch it again",
+    ),
+}
+
+
+@pytest.mark.parametrize(("bend", "words"), BENT.values(), ids=BENT)
+def test_packed_matrices_that_are_damaged_are_named(tmp_path, bend, words):
+    _, parts = packed_parts()
+    bend(parts)
+    write_packed(tmp_path, parts)
+    with pytest.raises(CheckpointError, match=words):
+        load(tmp_path, {"a": (3, 64)})
+
+
+def test_packed_parts_without_the_mark_are_not_taken_for_a_matrix(tmp_path):
+    write(tmp_path, packed_parts()[1])
+    with pytest.raises(CheckpointError, match="missing, the model has no weights without them: a"):
+        load(tmp_path, {"a": (3, 64)})
+
+
+def test_headers_of_packed_matrices_are_checked_before_any_weight_is_read(tmp_path, monkeypatch):
+    write_packed(tmp_path, packed_parts()[1])
+    monkeypatch.setattr(checkpoint._Stored, "read", None)
+    with pytest.raises(CheckpointError, match=r"must be \[3, 65\]"):
+        load(tmp_path, {"a": (3, 65)})
+
+
+def test_weights_are_saved_in_shards_of_bounded_size_and_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_SHARD_BYTES", 300)
+    made, _ = packed_parts()
+    weights = {
+        f"model.{name}": torch.full((2, 32), float(i)).half() for i, name in enumerate("bcd")
+    }
+    checkpoint.save_shards({**weights, "model.a": made}, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization": {"format": packed.FORMAT}}))
+    shards = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert shards == [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    loaded = load(tmp_path, {"a": (3, 64), **dict.fromkeys("bcd", (2, 32))})
+    assert torch.equal(loaded["a"], made.unpack())
+    assert [loaded[name][0, 0].item() for name in "bcd"] == [0, 1, 2]
+
+
+def test_the_same_weights_are_saved_as_the_same_bytes(tmp_path):
+    made, _ = packed_parts()
+    for name, turned in (("one", 1), ("two", -1)):
+        (tmp_path / name).mkdir()
+        weights = [("b", torch.ones(4)), ("a", made), ("c", torch.zeros(4))][::turned]
+        checkpoint.save_shards(dict(weights), tmp_path / name)
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two"))
+    assert one == two
+
+
+def test_weights_that_cannot_be_written_are_reported(tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot write .*a\.safetensors"):
+        checkpoint.save_safetensors({"a": torch.ones(1)}, tmp_path / "a.safetensors")

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from transformers import LlamaForCausalLM
 
 from engine.cache import PrefixCache
+from engine.checkpoint import model_name
 from engine.errors import CheckpointError
 from engine.gguf_import import convert
 from engine.runtime import load_model
@@ -19,11 +20,11 @@ from tests.engine import tiny_wheel
 CPU = torch.device("cpu")
 
 
-def converted(directory, **options):
+def converted(directory, *, compact=False, **options):
     tiny_wheel.write_gguf(directory / "tiny.gguf", **options)
     (directory / "model").mkdir()
     seen = []
-    convert(directory / "tiny.gguf", directory / "model", seen.append)
+    convert(directory / "tiny.gguf", directory / "model", seen.append, compact=compact)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     return directory / "model"
@@ -45,6 +46,35 @@ def test_quantised_weights_keep_their_dequantised_value_to_half_a_unit(tmp_path)
         if value.ndim == 2:  # rows are quantised each alone, so the layout of q and k is no matter
             value = gguf.dequantize(gguf.quants.quantize(value, kind), kind)
         np.testing.assert_allclose(stored[name], value, rtol=2**-11, atol=2**-25, err_msg=name)
+
+
+def test_compact_a_q4_1_matrix_is_repacked_without_loss(tmp_path):
+    model = converted(tmp_path, quantised=True, compact=True)
+    assert not (model / "model.safetensors").exists()
+    loaded = load_model(model, dtype=torch.float32, device=CPU).state_dict()
+    kind = gguf.GGMLQuantizationType.Q4_1
+    for name, value in tiny_wheel.weights().items():
+        if value.ndim == 2:
+            value = gguf.dequantize(gguf.quants.quantize(value, kind), kind)
+        else:
+            value = value.astype(np.float16).astype(np.float32)
+        found = loaded[model_name(name, "llama")]
+        np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-7, err_msg=name)
+    codes = load_file(model / "model-00001-of-00001.safetensors")
+    assert codes["model.layers.0.self_attn.q_proj.weight.codes"].shape == (64, 8, 4)
+
+
+def test_compact_other_matrices_get_six_bits_and_norms_stay(tmp_path):
+    model = converted(tmp_path, compact=True)
+    config = json.loads((model / "config.json").read_text())
+    assert config["quantization"] == {"format": "dg-packed"}
+    loaded = load_model(model, dtype=torch.float32, device=CPU).state_dict()
+    for name, value in tiny_wheel.weights().items():
+        found = loaded[model_name(name, "llama")].numpy()
+        if value.ndim == 1:
+            np.testing.assert_array_equal(found, value.astype(np.float16), err_msg=name)
+        else:
+            np.testing.assert_allclose(found, value, atol=np.ptp(value) / 120, err_msg=name)
 
 
 def test_configuration_and_ends_of_text_are_written(tmp_path):

