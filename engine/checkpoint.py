@@ -75,14 +75,15 @@ class _Stored:
             return sum(part.bytes for part in self.parts)
         return {"U8": 1, **_FLOAT_BYTES}[self.dtype] * math.prod(self.shape)
 
-    def read(self, file: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def read(self, file: Any, dtype: torch.dtype | None, device: torch.device) -> Tensor:
         """The tensor out of its open shard, in memory of its own."""
         # A copy always: the file's pages must not outlive the shard, nor shrink under us.
         if not self.parts:
             tensor: Tensor = file.get_tensor(self.stored).to(device, dtype, copy=True)
             return tensor
         try:
-            return Packed(*(file.get_tensor(p.stored).to(device) for p in self.parts)).unpack(dtype)
+            parts = (file.get_tensor(part.stored).to(device) for part in self.parts)
+            return Packed(*parts).unpack(dtype or torch.float16)
         except CheckpointError as error:
             raise CheckpointError(f"{self.shard}: {self.stored}: {error}; fetch it again") from None
 
@@ -98,7 +99,7 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """The tensors named in `shapes`, one shard open at a time, each moved before the next is read.
 
-    `dtype` None keeps them as they are stored. Raises CheckpointError when the directory's tensors
+    `dtype` None keeps them as they are stored, packed ones as float16. Raises CheckpointError when the directory's tensors
     are not exactly those, or are damaged.
     """
     stored = _headers(directory, family)
