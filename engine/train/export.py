@@ -82,8 +82,9 @@ def write_directory(learned: Learned, base: Path, directory: Path) -> None:
     if directory.exists() and any(directory.iterdir()):
         raise EngineError(f"{directory} is not empty; give a new --out")
     directory.mkdir(parents=True, exist_ok=True)
-    for file in ("tokenizer.json", "generation_config.json"):
-        shutil.copyfile(base / file, directory / file)
+    shutil.copyfile(base / "generation_config.json", directory / "generation_config.json")
+    tokenizer = json.dumps(read_json(base / "tokenizer.json"), separators=(",", ":"))
+    (directory / "tokenizer.json").write_text(tokenizer, encoding="utf-8")  # half of it was blanks
     ours = {"dtype": "float16", "quantization": {"format": packed.FORMAT}}
     config = read_json(base / "config.json") | ours | {"canvas": asdict(learned.canvas)}
     _write_json(directory / "config.json", config)
