@@ -124,7 +124,7 @@ def _judge_model(facts: Facts) -> list[Finding]:
     size = f"{model['disk_bytes'] / 1e6:.0f} MB"
     text = f"{facts['asked_model']} ({model['family']}, {count}{size}) in {model['path']}"
     training = (
-        "trained for diffusion: fills holes with both sides in view"
+        "trained to infill: fills holes with both sides in view"
         if model["trained_for_diffusion"]
         else "not trained for infilling: it continues the text before the cursor, and what "
         "follows only tells it where to stop"

@@ -20,7 +20,7 @@ from engine.request import MAX_HOLE_TOKENS
 class EngineSettings:
     """Which engine answers. `url` names a running one; empty means this user's own engine."""
 
-    model: str = "smollm2-135m"
+    model: str = "dg-mini"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     url: str = ""
     token: str = field(default="", repr=False)

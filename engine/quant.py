@@ -12,6 +12,7 @@ Source: QuaRot (arXiv:2404.00456); the calibration of SmoothQuant made things wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from engine import kernels
 from engine.config import ModelConfig
 from engine.errors import ConfigError
-from engine.model import Attention, GatedMLP, Layer, Norm, Projection, Transformer
+from engine.model import Layer, Norm, Projection, Transformer
 
 _BLOCK = 64  # channels that are turned together, at most
 
@@ -47,36 +48,41 @@ def quantize(model: Transformer) -> None:
     inner = hadamard(_block(model.config.intermediate_size))
     for layer in model.layers:
         assert isinstance(layer, Layer)
-        _quantize_attention(layer.self_attn, _take_gain(layer.input_layernorm), stream)
-        _quantize_mlp(layer.mlp, _take_gain(layer.pre_feedforward_layernorm), stream, inner)
+        attention, mlp = layer.self_attn, layer.mlp
+        values = () if attention.shape.value_is_key else ("v_proj",)
+        inputs = _pop(attention, "q_proj", "k_proj", *values)
+        attention.qkv_proj = _reading(inputs, layer.input_layernorm, stream)
+        gates = _pop(mlp, "gate_proj", "up_proj")
+        mlp.gate_up_proj = _reading(gates, layer.pre_feedforward_layernorm, stream)
+        # The two above apply their norms themselves.
+        layer.register_module("input_layernorm", nn.Identity())
+        layer.register_module("pre_feedforward_layernorm", nn.Identity())
+        attention.register_module("o_proj", _writing(attention.o_proj, stream))
+        mlp.register_module("down_proj", _writing(mlp.down_proj, stream, inner))
     embedding = model.embed_tokens.weight.float()
     head = model.lm_head.weight.float() if isinstance(model.lm_head, nn.Linear) else embedding
-    model.lm_head = Int8Linear(turned(head * _take_gain(model.norm), stream))
+    model.lm_head = Int8Linear(turned(head * _gain(model.norm), stream))
+    model.norm.weight = None
     model.register_module("embed_tokens", Int8Embedding(turned(embedding, stream)))
-
-
-def _quantize_attention(attention: Attention, gain: Tensor, stream: Tensor) -> None:
-    values = () if attention.shape.value_is_key else ("v_proj",)
-    inputs = _pop(attention, "q_proj", "k_proj", *values)
-    attention.qkv_proj = _joined(inputs, gain, stream)
-    attention.register_module("o_proj", _writing(attention.o_proj, stream))
-
-
-def _quantize_mlp(mlp: GatedMLP, gain: Tensor, stream: Tensor, inner: Tensor) -> None:
-    mlp.gate_up_proj = _joined(_pop(mlp, "gate_proj", "up_proj"), gain, stream)
-    mlp.register_module("down_proj", _writing(mlp.down_proj, stream, inner))
 
 
 class Int8Linear(nn.Module):
     """A linear layer in int8, with weights of its own for canvases where those have adapters.
 
-    `turn` [B, B] is applied to each block of B inputs when they come.
+    With `eps` its input is normed first (`rms_norm` without weight). `turn` [B, B] is applied to
+    each block of B inputs when they come.
     """
 
     def __init__(
-        self, weight: Tensor, on_canvas: Tensor | None = None, turn: Tensor | None = None
+        self,
+        weight: Tensor,
+        on_canvas: Tensor | None = None,
+        *,
+        eps: float | None = None,
+        turn: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.eps = eps
         self.weight, self.scale = _rounded(weight)
         self.has_canvas = on_canvas is not None
         if on_canvas is not None:
@@ -88,8 +94,8 @@ class Int8Linear(nn.Module):
         if self.turn is not None:
             x = turned(x, self.turn)
         if on_canvas and self.has_canvas:
-            return kernels.int8_linear(x, self.canvas_weight, self.canvas_scale)
-        return kernels.int8_linear(x, self.weight, self.scale)
+            return kernels.int8_linear(x, self.canvas_weight, self.canvas_scale, self.eps)
+        return kernels.int8_linear(x, self.weight, self.scale, self.eps)
 
 
 class Int8Embedding(nn.Module):
@@ -106,11 +112,10 @@ class Int8Embedding(nn.Module):
 
 def hadamard(size: int) -> Tensor:
     """Sylvester's orthogonal matrix [size, size] of entries ± size^-½; `size` is a power of two."""
-    matrix: Tensor = torch.ones(1, 1)
+    matrix = torch.ones(1, 1)
     while len(matrix) < size:
         matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
-    scaled: Tensor = matrix * size**-0.5
-    return scaled
+    return matrix / math.sqrt(size)
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:
@@ -120,14 +125,15 @@ def turned(x: Tensor, turn: Tensor) -> Tensor:
     return out
 
 
-def _joined(projections: Sequence[Projection], gain: Tensor, stream: Tensor) -> Int8Linear:
-    """Layers that read the same normed rows, as one."""
+def _reading(projections: Sequence[Projection], norm: Norm, stream: Tensor) -> Int8Linear:
+    """The layers that read the residual stream through `norm`, as one, the norm included."""
 
     def turn(weights: Iterable[Tensor]) -> Tensor:
-        return turned(torch.cat(list(weights)) * gain, stream)
+        return turned(torch.cat(list(weights)) * _gain(norm), stream)
 
     weight = turn(p.weight.float() for p in projections)
-    return Int8Linear(weight, turn(map(_adapted, projections)) if projections[0].rank else None)
+    on_canvas = turn(map(_adapted, projections)) if projections[0].rank else None
+    return Int8Linear(weight, on_canvas, eps=norm.eps)
 
 
 def _writing(layer: Projection, stream: Tensor, inner: Tensor | None = None) -> Int8Linear:
@@ -138,7 +144,7 @@ def _writing(layer: Projection, stream: Tensor, inner: Tensor | None = None) -> 
         return weight if inner is None else turned(weight, inner)
 
     on_canvas = turn(_adapted(layer)) if layer.rank else None
-    return Int8Linear(turn(layer.weight.float()), on_canvas, inner)
+    return Int8Linear(turn(layer.weight.float()), on_canvas, turn=inner)
 
 
 def _adapted(layer: Projection) -> Tensor:
@@ -154,12 +160,9 @@ def _pop(parent: nn.Module, *names: str) -> list[Projection]:
     return layers
 
 
-def _take_gain(norm: Norm) -> Tensor:
-    """The norm's weight [D], which it no longer applies."""
+def _gain(norm: Norm) -> Tensor:
     assert norm.weight is not None
-    gain = norm.weight.float()
-    norm.weight = None
-    return gain
+    return norm.weight.float()
 
 
 def _rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:

@@ -117,8 +117,13 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / unit).round_().to(torch.int8), unit
 
 
-def int8_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """x [..., I] with each row rounded to int8, times int8 `weight` [O, I] · `scale` [O]."""
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, eps: float | None = None) -> Tensor:
+    """x [..., I] with each row rounded to int8, times int8 `weight` [O, I] · `scale` [O].
+
+    With `eps` the rows are those of `rms_norm(x, None, eps)`.
+    """
+    if eps is not None:
+        x = rms_norm(x, None, eps)
     rows, unit = quantize_rows(x)
     return F.linear(rows.to(x.dtype), weight.to(x.dtype)) * scale * unit
 
