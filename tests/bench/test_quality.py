@@ -195,7 +195,7 @@ def test_the_report_says_what_knowing_the_length_is_worth(run, tmp_path, tmp_pat
         (("engine", "causal"), ["engine"], ["as causal: that is what engine does"]),
         (("causal",), ["causal"], []),
         (("diffusion", "engine"), ["engine"], ["as diffusion: little was not trained"]),
-        (("oracle",), [], ["as oracle: little was not trained for diffusion"]),
+        (("oracle",), [], ["as oracle: little was not trained for mode 'diffusion'"]),
     ],
 )
 def test_a_model_is_run_in_the_modes_it_has_each_once(model, kinds, ran, notes):
@@ -284,7 +284,7 @@ def test_results_of_other_weights_are_not_mixed(run, tree, model, one_line_only)
 def test_a_model_that_can_run_none_of_the_systems_is_said(run, tree, model):
     status, _, err = run("--tree", tree, "--model", model, "--systems", "oracle")
     assert status == 1
-    assert "little is left out as oracle: little was not trained for diffusion" in err
+    assert "little is left out as oracle: little was not trained for mode 'diffusion'" in err
     assert "there is nothing left to run; name copy or engine in --systems" in err
 
 

@@ -581,7 +581,7 @@ class TestDoctor:
             (
                 {"model": {**FACTS["model"], "trained_for_diffusion": True}},
                 "note",
-                "trained for diffusion: fills holes with both sides in view",
+                "trained to infill: fills holes with both sides in view",
             ),
             (
                 {"model": None, "model_error": "run `dg-lsp pull m`"},
