@@ -73,8 +73,9 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """The tensors named in `shapes`, one shard open at a time, each moved before the next is read.
 
-    `dtype` None keeps them as they are stored. Raises CheckpointError when the directory's tensors
-    are not exactly those, or are damaged.
+    `dtype` None gives them as they are stored, still in the file's pages: for who turns them into
+    something else at once. Raises CheckpointError when the directory's tensors are not exactly
+    those, or are damaged.
     """
     _refuse_quantised(directory)
     found = _match(_headers(directory, family), shapes, directory)
@@ -84,8 +85,11 @@ def load_tensors(
     for shard, items in groupby(found, key=lambda item: item.shard):
         with _open(shard) as file:
             for item in items:
-                # A copy always: the file's pages must not outlive the shard, nor shrink under us.
-                tensors[item.name] = file.get_tensor(item.stored).to(device, dtype, copy=True)
+                tensor = file.get_tensor(item.stored)
+                if dtype is not None:
+                    # A copy always: the file's pages must not outlive the shard, nor shrink under us.
+                    tensor = tensor.to(device, dtype, copy=True)
+                tensors[item.name] = tensor
                 done += item.bytes
                 if progress:
                     progress(done / total, f"loading weights: {done >> 20} of {total >> 20} MiB")
