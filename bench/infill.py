@@ -1,9 +1,10 @@
 """How fast a hole is filled: the installed model end to end, and our loop against transformers.
 
-    python -m bench.infill [--device cpu|cuda] [--rounds N] [--only engine|reference]
+    python -m bench.infill [--device cpu|cuda] [--rounds N] [--only engine|steps|reference]
 
 `engine` goes the user's way: language server and engine as processes, the first answer with the
-engine's start in it, then warm answers as somebody types. `reference` fills with the same tiny
+engine's start in it, then warm answers as somebody types. `steps`, on a CPU, times single forwards
+in each precision and says where the time goes (`bench.steps`). `reference` fills with the same tiny
 random DiffusionGemma, the same number of steps and the same prompt in transformers' `generate`
 and in ours, in turn. Ends with one JSON line.
 """
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.steps import bench_steps, print_steps
 from dg_lsp.settings import EngineSettings
 
 Device = Literal["cpu", "cuda"]
@@ -60,13 +62,22 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=("engine", "reference"))
+    parser.add_argument("--only", choices=("engine", "steps", "reference"))
+    parser.add_argument(
+        "--model", default=EngineSettings().model, help="for `steps`: a name or directory"
+    )
     options = parser.parse_args()
+    wanted = (options.only,) if options.only else ("engine", "steps", "reference")
+    # As the engine's process sets it; read when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     figures: dict[str, Any] = {"machine": machine(options.device)}
-    if options.only != "reference":
+    if "engine" in wanted:
         figures["engine"] = asyncio.run(bench_engine(options.device, options.rounds))
         table(f"Engine and language server, model {EngineSettings().model}", figures["engine"])
-    if options.only != "engine":
+    if "steps" in wanted and options.device == "cpu":
+        figures["steps"] = bench_steps(options.model, options.rounds)
+        print_steps(figures["steps"])
+    if "reference" in wanted:
         figures["reference"] = bench_reference(options.device, options.rounds)
         table("Tiny DiffusionGemma against transformers", figures["reference"])
     print(json.dumps(figures))

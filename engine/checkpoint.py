@@ -76,11 +76,13 @@ class _Stored:
         return {"U8": 1, **_FLOAT_BYTES}[self.dtype] * math.prod(self.shape)
 
     def read(self, file: Any, dtype: torch.dtype | None, device: torch.device) -> Tensor:
-        """The tensor out of its open shard, in memory of its own."""
-        # A copy always: the file's pages must not outlive the shard, nor shrink under us.
+        """The tensor out of its open shard; without a `dtype` still in the file's pages."""
         if not self.parts:
-            tensor: Tensor = file.get_tensor(self.stored).to(device, dtype, copy=True)
-            return tensor
+            tensor: Tensor = file.get_tensor(self.stored)
+            if dtype is None:
+                return tensor
+            # A copy always: the file's pages must not outlive the shard, nor shrink under us.
+            return tensor.to(device, dtype, copy=True)
         try:
             parts = (file.get_tensor(part.stored).to(device) for part in self.parts)
             return Packed(*parts).unpack(dtype or torch.float16)
@@ -99,8 +101,9 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """The tensors named in `shapes`, one shard open at a time, each moved before the next is read.
 
-    `dtype` None keeps them as they are stored, packed ones as float16. Raises CheckpointError when the directory's tensors
-    are not exactly those, or are damaged.
+    `dtype` None gives them as they are stored, still in the file's pages: for who turns them into
+    something else at once; packed ones as float16. Raises CheckpointError when the directory's
+    tensors are not exactly those, or are damaged.
     """
     stored = _headers(directory, family)
     if _is_packed(directory):

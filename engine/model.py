@@ -30,7 +30,10 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        table = torch.empty(config.vocab_size, config.hidden_size)
+        if not table.is_meta:  # there, drawing would import 80 MB of torch's compiler
+            nn.init.normal_(table)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table)
         self.layers = nn.ModuleList(Layer(config, attention) for attention in config.layers)
         self.norm = Norm(config.hidden_size, config.norm_eps)
         if config.canvas and config.canvas.self_conditioning:
@@ -225,7 +228,6 @@ class Attention(nn.Module):
             self.v_proj = Projection(config.hidden_size, kv_width, rank)
         self.o_proj = Projection(width, config.hidden_size, rank)
         self.qkv_proj: nn.Module | None = None  # the first three as one, where quantised
-        self.split = [attention.heads] + [attention.kv_heads] * (2 - attention.value_is_key)
         if config.qkv_norms:
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
@@ -245,11 +247,13 @@ class Attention(nn.Module):
         """Queries [B, N, H, head_dim], keys and values [B, N, KV, head_dim] of x [B, N, D]."""
         heads = (*x.shape[:2], -1, self.shape.head_dim)
         if self.qkv_proj is not None:
-            q, k, *rest = self.qkv_proj(x, on_canvas).view(heads).split(self.split, 2)
-        else:
-            q, k = (p(x, on_canvas).view(heads) for p in (self.q_proj, self.k_proj))
-            rest = [] if self.shape.value_is_key else [self.v_proj(x, on_canvas).view(heads)]
-        return q, k, rest[0] if rest else k
+            counts = [self.shape.heads, self.shape.kv_heads, self.shape.kv_heads]
+            q, k, v = self.qkv_proj(x, on_canvas).view(heads).split(counts, 2)
+            return q, k, v
+        q = self.q_proj(x, on_canvas).view(heads)
+        k = self.k_proj(x, on_canvas).view(heads)
+        v = k if self.shape.value_is_key else self.v_proj(x, on_canvas).view(heads)
+        return q, k, v
 
 
 class GatedMLP(nn.Module):
@@ -357,7 +361,7 @@ class Norm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight: nn.Parameter | None = nn.Parameter(torch.ones(size))
+        self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] -> [..., size]."""

@@ -12,7 +12,9 @@ Source: QuaRot (arXiv:2404.00456); the calibration of SmoothQuant made things wo
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -37,20 +39,20 @@ def refuse_unsupported(config: ModelConfig, device: torch.device) -> None:
 def is_supported(config: ModelConfig) -> bool:
     """Whether what a block reads and writes is plain enough to be turned."""
     soft = config.canvas is not None and config.canvas.self_conditioning
-    return not (config.experts or config.post_norms or soft)
+    shared = any(layer.value_is_key for layer in config.layers)
+    return not (config.experts or config.post_norms or config.qkv_norms or soft or shared)
 
 
 @torch.no_grad()
 def quantize(model: Transformer) -> None:
-    """Makes all linear layers of `model` int8; frees each weight as soon as it is replaced."""
+    """Makes all linear layers of `model` int8, whatever float dtype it is in; no weight stays."""
     assert is_supported(model.config), model.config.family
     stream = hadamard(_block(model.config.hidden_size))
     inner = hadamard(_block(model.config.intermediate_size))
     for layer in model.layers:
         assert isinstance(layer, Layer)
         attention, mlp = layer.self_attn, layer.mlp
-        values = () if attention.shape.value_is_key else ("v_proj",)
-        inputs = _pop(attention, "q_proj", "k_proj", *values)
+        inputs = _pop(attention, "q_proj", "k_proj", "v_proj")
         attention.qkv_proj = _reading(inputs, layer.input_layernorm, stream)
         gates = _pop(mlp, "gate_proj", "up_proj")
         mlp.gate_up_proj = _reading(gates, layer.pre_feedforward_layernorm, stream)
@@ -59,11 +61,14 @@ def quantize(model: Transformer) -> None:
         layer.register_module("pre_feedforward_layernorm", nn.Identity())
         attention.register_module("o_proj", _writing(attention.o_proj, stream))
         mlp.register_module("down_proj", _writing(mlp.down_proj, stream, inner))
-    embedding = model.embed_tokens.weight.float()
-    head = model.lm_head.weight.float() if isinstance(model.lm_head, nn.Linear) else embedding
-    model.lm_head = Int8Linear(turned(head * _gain(model.norm), stream))
-    model.norm.weight = None
-    model.register_module("embed_tokens", Int8Embedding(turned(embedding, stream)))
+    table = Int8Linear(turned(model.embed_tokens.weight.float(), stream))
+    model.register_module("embed_tokens", Int8Embedding(table))
+    if isinstance(model.lm_head, nn.Linear):
+        table = Int8Linear(turned(model.lm_head.weight.float(), stream))
+    model.lm_head = table
+    # A tied head has no weights of its own that could take the norm's.
+    model.register_module("norm", TurnedNorm(model.norm, stream))
+    _give_memory_back()
 
 
 class Int8Linear(nn.Module):
@@ -99,19 +104,34 @@ class Int8Linear(nn.Module):
 
 
 class Int8Embedding(nn.Module):
-    """An embedding in int8 with a scale per token; gives fp32."""
+    """The embedding in fp32 from the weights of a linear layer, which may be the head too."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, table: Int8Linear) -> None:
         super().__init__()
-        self.weight, self.scale = _rounded(weight)
+        self.weight, self.scale = table.weight, table.scale
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [...] -> [..., D]."""
         return self.weight[ids] * self.scale[ids, None]
 
 
+class TurnedNorm(nn.Module):
+    """A norm of turned rows: turns them back, norms, turns them again."""
+
+    def __init__(self, norm: Norm, turn: Tensor) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.weight = _frozen(_gain(norm))
+        self.turn = _frozen(turn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] -> [..., D]."""
+        back = turned(x, self.turn)  # Sylvester's matrix is its own inverse
+        return turned(kernels.rms_norm(back, self.weight, self.eps), self.turn)
+
+
 def hadamard(size: int) -> Tensor:
-    """Sylvester's orthogonal matrix [size, size] of entries ± size^-½; `size` is a power of two."""
+    """Sylvester's symmetric orthogonal matrix [size, size] of entries ± size^-½; `size` is a power of two."""
     matrix = torch.ones(1, 1)
     while len(matrix) < size:
         matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
@@ -161,7 +181,6 @@ def _pop(parent: nn.Module, *names: str) -> list[Projection]:
 
 
 def _gain(norm: Norm) -> Tensor:
-    assert norm.weight is not None
     return norm.weight.float()
 
 
@@ -173,6 +192,14 @@ def _rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
 
 def _frozen(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value, requires_grad=False)
+
+
+def _give_memory_back() -> None:
+    """Returns freed memory to the system: quantising takes far more than any request will."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)
 
 
 def _block(size: int) -> int:

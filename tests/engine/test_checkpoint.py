@@ -211,6 +211,13 @@ def test_tensors_come_in_the_dtype_asked_for_and_own_their_memory(tmp_path, dtyp
     assert loaded["b"].tolist() == [1, 2, 3, 4]
 
 
+def test_without_a_dtype_tensors_stay_as_they_are_stored(tmp_path):
+    write_pair(tmp_path, b=torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.bfloat16))
+    loaded = load(tmp_path, PAIR, dtype=None)
+    assert loaded["b"].dtype is torch.bfloat16
+    assert loaded["b"].tolist() == [1, 2, 3, 4]
+
+
 def test_one_shard_is_open_and_one_stored_tensor_held_at_a_time(tmp_path, monkeypatch):
     write_shards(tmp_path)
     write(tmp_path, {"a": torch.ones(2, 3), "c": torch.ones(5)}, "one.safetensors")

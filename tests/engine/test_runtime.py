@@ -1,5 +1,7 @@
 """The Engine end to end on tiny models: both modes, reuse, deadlines, cancel, bad requests."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -222,6 +224,17 @@ def test_int8_is_refused_where_it_cannot_be(llama, gemma):
         choose_dtype("int8", torch.device("cuda"), llama._model.config)
     with pytest.raises(ConfigError, match="'int8' is not supported for diffusion_gemma"):
         choose_dtype("int8", torch.device("cpu"), gemma._model.config)
+
+
+def test_loading_needs_no_compiler(llama):
+    directory = llama.describe()["directory"]
+    code = (
+        "import sys; from pathlib import Path; from engine.config import EngineConfig; "
+        "from engine.runtime import Engine; "
+        f"Engine.load(EngineConfig(model=Path({directory!r}), device='cpu')); "
+        "assert 'torch._dynamo' not in sys.modules, '80 MB and a second for nothing'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_cuda_is_refused_where_there_is_none(tmp_path):
