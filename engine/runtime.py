@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import causal, checkpoint, drafts, endings, infill, kernels, prompt, quant
+from engine import causal, checkpoint, drafts, endings, infill, kernels, memory, prompt, quant
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
@@ -30,6 +30,7 @@ from engine.tokenizer import Tokenizer
 
 Progress = Callable[[float, str], None]
 
+_LONG = 256  # tokens encoded for one request, from which on its memory is given back
 FIXED_HOLE = 32  # tokens, where the caller does not know the length of the hole
 
 
@@ -88,6 +89,8 @@ class Engine:
         mode = self._mode(request)
         fill = self._diffuse if mode is Mode.DIFFUSION else self._continue
         answer = fill(request, control, on_draft, clock)
+        if answer.prompt_tokens - answer.cached_tokens > _LONG:
+            memory.give_back()
         return InfillResult(
             text=answer.text,
             stop=answer.stop,
@@ -330,6 +333,7 @@ def load_model(
     model.eval().requires_grad_(False)
     if dtype is torch.int8:
         quant.quantize(model)
+        memory.give_back()
     return model
 
 
