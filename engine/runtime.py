@@ -26,6 +26,7 @@ from engine.infill import Control, Filled
 from engine.model import Transformer
 from engine.prompt import Prompt
 from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
+from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 
 Progress = Callable[[float, str], None]
@@ -47,6 +48,8 @@ class Engine:
         self._device = model.embed_tokens.weight.device
         self._dtype = model.dtype
         self._sampler = config.sampler or SamplerConfig()
+        adaptive = self._device.type == "cpu" and not config.threads
+        self._threads = Threads(torch.get_num_threads()) if adaptive else None
         self._healer = Healer(tokenizer, model.config.vocab_size)
         self._pace = Pace(several_rows=1.2 if self._device.type == "cuda" else 2.3)
         self._prefixes = PrefixStore(
@@ -81,6 +84,8 @@ class Engine:
         on_draft: Callable[[Draft], None] | None = None,
     ) -> InfillResult:
         """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true."""
+        if self._threads:
+            torch.set_num_threads(self._threads.choose())
         clock = _Clock()
         deadline = None
         if request.deadline_ms is not None:

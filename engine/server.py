@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16", "int8"]
     )
-    parser.add_argument("--threads", default=0, type=int, help="0: as torch chooses")
+    parser.add_argument("--threads", default=0, type=int, help="0: those that others leave")
     parser.add_argument("--tcp", default="", metavar="[HOST:]PORT", help="instead of a unix socket")
     parser.add_argument("--token-file", type=Path, metavar="F", help="the token for --tcp")
     parser.add_argument(
