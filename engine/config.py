@@ -223,7 +223,7 @@ class SamplerConfig:
 class EngineConfig:
     """How an engine process is set up.
 
-    `threads` 0 leaves torch's own choice; `max_prompt_tokens` None lets the device decide.
+    `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess.
     """

@@ -12,9 +12,7 @@ Source: QuaRot (arXiv:2404.00456); the calibration of SmoothQuant made things wo
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -68,7 +66,6 @@ def quantize(model: Transformer) -> None:
     model.lm_head = table
     # A tied head has no weights of its own that could take the norm's.
     model.register_module("norm", TurnedNorm(model.norm, stream))
-    _give_memory_back()
 
 
 class Int8Linear(nn.Module):
@@ -192,14 +189,6 @@ def _rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
 
 def _frozen(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value, requires_grad=False)
-
-
-def _give_memory_back() -> None:
-    """Returns freed memory to the system: quantising takes far more than any request will."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
-        if trim is not None:
-            trim(0)
 
 
 def _block(size: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import causal, checkpoint, drafts, endings, infill, kernels, prompt, quant
+from engine import causal, checkpoint, drafts, endings, infill, kernels, memory, prompt, quant
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
@@ -26,10 +26,12 @@ from engine.infill import Canvas, Control, Filled
 from engine.model import Transformer
 from engine.prompt import Prompt
 from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
+from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 
 Progress = Callable[[float, str], None]
 
+_LONG = 256  # tokens encoded for one request, from which on its memory is given back
 FIXED_HOLE = 32  # tokens, where the caller does not know the length of the hole
 LONG_HOLE = 64  # the same for several lines, where a slot that stays empty costs nothing
 
@@ -47,6 +49,8 @@ class Engine:
         self._device = model.embed_tokens.weight.device
         self._dtype = model.dtype
         self._sampler = config.sampler or SamplerConfig()
+        adaptive = self._device.type == "cpu" and not config.threads
+        self._threads = Threads(torch.get_num_threads()) if adaptive else None
         self._healer = Healer(tokenizer, model.config.vocab_size)
         self._pace = Pace(several_rows=1.2 if self._device.type == "cuda" else 2.3)
         self._prefixes = PrefixStore(
@@ -81,6 +85,8 @@ class Engine:
         on_draft: Callable[[Draft], None] | None = None,
     ) -> InfillResult:
         """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true."""
+        if self._threads:
+            torch.set_num_threads(self._threads.choose())
         clock = _Clock()
         deadline = None
         if request.deadline_ms is not None:
@@ -89,6 +95,8 @@ class Engine:
         mode = self._mode(request)
         fill = {Mode.DIFFUSION: self._diffuse, Mode.FIM: self._write}.get(mode, self._continue)
         answer = fill(request, control, on_draft, clock)
+        if answer.prompt_tokens - answer.cached_tokens > _LONG:
+            memory.give_back()
         return InfillResult(
             text=answer.text,
             stop=answer.stop,
@@ -375,6 +383,7 @@ def load_model(
     model.eval().requires_grad_(False)
     if dtype is torch.int8:
         quant.quantize(model)
+        memory.give_back()
     return model
 
 

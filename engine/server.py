@@ -182,7 +182,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
     progress(0.0, "importing torch")
     # OpenMP threads spin for milliseconds before they sleep. Once a build or another language
     # server wants the same cores that costs far more than it gains (LOG.md, 2026-11-23).
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         from engine import runtime
     except ModuleNotFoundError as error:
@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16", "int8"]
     )
-    parser.add_argument("--threads", default=0, type=int, help="0: as torch chooses")
+    parser.add_argument("--threads", default=0, type=int, help="0: those that others leave")
     parser.add_argument("--tcp", default="", metavar="[HOST:]PORT", help="instead of a unix socket")
     parser.add_argument("--token-file", type=Path, metavar="F", help="the token for --tcp")
     parser.add_argument(

@@ -12,6 +12,7 @@ from engine.config import EngineConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
 from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine, choose_dtype
+from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny
 
@@ -224,6 +225,19 @@ def test_int8_is_refused_where_it_cannot_be(llama, gemma):
         choose_dtype("int8", torch.device("cuda"), llama._model.config)
     with pytest.raises(ConfigError, match="'int8' is not supported for diffusion_gemma"):
         choose_dtype("int8", torch.device("cpu"), gemma._model.config)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(0, 3), (1, 1)])
+def test_each_request_takes_the_cores_that_are_free(tmp_path, monkeypatch, asked, expected):
+    tiny.llama(tmp_path, seed=4, bos_token_id=2)
+    before = torch.get_num_threads()
+    engine = Engine.load(EngineConfig(model=tmp_path, device="cpu", threads=asked))
+    monkeypatch.setattr(Threads, "choose", lambda self: 3)
+    try:
+        engine.infill(InfillRequest(prefix="a = ", max_tokens=2), cancelled=never)
+        assert engine.describe()["threads"] == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_loading_needs_no_compiler(llama):
