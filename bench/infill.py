@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     wanted = (options.only,) if options.only else ("engine", "steps", "reference")
     # As the engine's process sets it; read when torch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     figures: dict[str, Any] = {"machine": machine(options.device)}
     if "engine" in wanted:
         figures["engine"] = asyncio.run(bench_engine(options.device, options.rounds))

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what is still to do, then reports on all of it."""
     options = _parser().parse_args(arguments)
     # As the engine's process does: threads that spin take the cores from the unit tests.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         dug = _holes(options)
         kinds = tuple(kind for kind in KINDS if kind in options.systems)

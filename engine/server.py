@@ -182,7 +182,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
     progress(0.0, "importing torch")
     # OpenMP threads spin for milliseconds before they sleep. Once a build or another language
     # server wants the same cores that costs far more than it gains (LOG.md, 2026-11-23).
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         from engine import runtime
     except ModuleNotFoundError as error:
