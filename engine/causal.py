@@ -1,6 +1,6 @@
 """Left-to-right decoding and scoring through the encoder and the head.
 
-For models with no diffusion training, as a baseline, and to verify what diffusion wrote.
+For models with no diffusion training, as a baseline, and for holes with their suffix in view.
 Token ids in, token ids out; knows nothing of text or requests.
 """
 
@@ -57,8 +57,8 @@ def decode(
     """Greedy continuation from `hidden` [1, n, D], the states of the cached prefix's last tokens.
 
     `in_hole` writes a hole's text at positions moved by `shift`, up to its first empty slot; see
-    `infill.sealed`. `stop_at` sees the ids so far after each token. `allowed` may give the ids the next token
-    must come from. `propose` may give a draft of what follows the ids so far, of at most so many
+    `infill.sealed`. `stop_at` sees the ids so far after each token. `allowed` may give the ids the
+    next token must come from. `propose` may give a draft of what follows the ids so far, of at most so many
     tokens: one forward verifies it, and only what is written without it too is kept. `timed` gets
     rows and seconds of each forward. The cache is extended by all tokens but the last; `forwards`
     counts the one that made `hidden`.

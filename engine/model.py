@@ -12,6 +12,7 @@ those of its decoder.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -379,7 +380,7 @@ class Branch:
     mask: Tensor
 
 
-class _Pass:
+class _Pass(ABC):
     """What all layers of one forward share: rotary tables, and who sees whom.
 
     `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work.
@@ -402,9 +403,9 @@ class _Pass:
             )
         return self._tables[shape]
 
+    @abstractmethod
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
         """q [B, N, H, D] over what its rows may see of layer `index`; k, v [B, KV, N, D] are new."""
-        raise NotImplementedError
 
 
 class _Cached(_Pass):

@@ -134,7 +134,7 @@ class Engine:
         own = self._model.config.canvas
         possible = [Mode.CAUSAL] if own is None else [Mode.DIFFUSION, Mode.CAUSAL]
         if own and own.sealed_suffix:
-            # The best on held-out holes, and the fastest on a CPU (BENCHMARKS.md).
+            # As good as the others on held-out holes, in the fewest forwards (BENCHMARKS.md).
             possible.insert(0, Mode.FIM)
         if request.mode is Mode.AUTO:
             return possible[0]

@@ -1,10 +1,10 @@
-"""`python -m engine.train.trainer`: turns a causal model into one that denoises a canvas.
+"""`python -m engine.train.trainer`: turns a causal model into one that fills holes.
 
 Examples come from `objective`, text from the shards of `corpus`. All weights are trained, in one
 masked pass over window and canvases; or only low-rank adapters that work on canvases (`--lora`, for
 a CPU): then the window is encoded once, without gradient, by the unchanged causal model. Every batch
 follows from the seed and the number of its step, so a resumed run is the unbroken one. Knows nothing
-of how canvases are cut or the corpus is built.
+of how holes are cut or the corpus is built.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import pytest
 from bench import syntax
 from bench.syntax import BLOCK, FEW_LINES, LANGUAGES, MORE_LINES, ONE_LINE, REST_OF_LINE
 from dg_lsp import grammars
+from tests.bench.test_holes import SOURCE as PYTHON
 
 
 @dataclass(frozen=True)
@@ -21,41 +22,6 @@ class Case:
     never: set[str]
     functions: set[str]
 
-
-PYTHON = '''"""A module."""
-
-import os
-import sys
-
-LIMIT = 10
-
-
-def first(values, flag):
-    """Says what it does,
-    on two lines: with = code(in it)."""
-    total = sum(values) + len(values)
-    if flag:
-        total = total * LIMIT
-        values = [value + 1 for value in values]
-        print(values)
-    text = """
-    x = not_code(1)
-    """
-    return total  # the sum
-
-
-class Second:
-    def run(self, path):
-        for name in os.listdir(path):
-            if name.startswith("."):
-                continue
-            yield name, sys.getsizeof(name)
-
-    def stop(self):
-        self.running = False
-        self.names = []
-        self.path = None
-'''
 
 JAVASCRIPT = """'use strict';
 
