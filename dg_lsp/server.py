@@ -26,6 +26,7 @@ from dg_lsp.document import Edit, Position, relative_path
 from dg_lsp.session import Completion, MakeClient, Session, Status
 from dg_lsp.settings import EngineSettings, Settings
 from dg_lsp.stdio import StdoutWriter, death_of, stdin_reader
+from dg_lsp.triggers import Ask
 
 logger = logging.getLogger(__name__)
 
@@ -236,8 +237,15 @@ async def _inline_completion(
     """Superseded: null; nothing to show: an empty list; cancelled: pygls sends the error."""
     uri = params.text_document.uri
     roots = [folder.uri for folder in ls.workspace.folders.values()]
-    path = relative_path(uri, roots or [ls.workspace.root_uri or ""])
-    completions = await ls.session.complete(uri, _position(params.position), path)
+    selected = params.context.selected_completion_info
+    ask = Ask(
+        uri=uri,
+        position=_position(params.position),
+        path=relative_path(uri, roots or [ls.workspace.root_uri or ""]),
+        automatic=params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic,
+        selected=_selected(selected) if selected else None,
+    )
+    completions = await ls.session.complete(ask)
     if completions is None:
         return None
     return types.InlineCompletionList(items=[_item(completion) for completion in completions])
@@ -245,6 +253,10 @@ async def _inline_completion(
 
 def _position(position: types.Position) -> Position:
     return Position(position.line, position.character)
+
+
+def _selected(info: types.SelectedCompletionInfo) -> Edit:
+    return Edit(info.text, _position(info.range.start), _position(info.range.end))
 
 
 def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:

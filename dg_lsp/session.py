@@ -19,6 +19,7 @@ from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot, units
 from dg_lsp.scheduler import Scheduler
 from dg_lsp.settings import EngineSettings, Settings
+from dg_lsp.triggers import Ask
 from engine.request import InfillRequest, InfillResult
 
 logger = logging.getLogger(__name__)
@@ -114,24 +115,24 @@ class Session:
         self._documents.pop(uri, None)
         self._scheduler.supersede(uri)
 
-    async def complete(self, uri: str, position: Position, path: str) -> list[Completion] | None:
+    async def complete(self, ask: Ask) -> list[Completion] | None:
         """Asks the engine; an empty list is nothing to show, None a request that is out of date."""
-        document = self._documents.get(uri)
+        document = self._documents.get(ask.uri)
         if document is None or not self._wants(document):
             return []
-        snapshot = document.snapshot(position, path)
+        snapshot = document.snapshot(ask.position, ask.path)
         if snapshot is None:
             return []
         try:
             request = context.build(snapshot, self.settings)
-            outcome = await self._scheduler.ask(uri, request, self._engine().infill)
+            outcome = await self._scheduler.ask(ask.uri, request, self._engine().infill)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.result is None or not self._is_current(snapshot):
                 return None
             self._tell_recovery()
             text = ghost_text.apply(outcome.result.text, snapshot)
-            return [self._completion(text, snapshot, position.line)] if text else []
+            return [self._completion(text, snapshot, ask.position.line)] if text else []
         except Exception as error:  # noqa: BLE001 - whatever it was, the request gets an answer
             self._fail(error)
             return []

@@ -8,6 +8,7 @@ from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.document import Edit, Position
 from dg_lsp.session import Completion, Session, Status
 from dg_lsp.settings import EngineSettings
+from dg_lsp.triggers import Ask
 from tests.answers import answer as scripted_answer
 
 URI = "file:///w/a.py"
@@ -57,7 +58,8 @@ class Desk:
         self.session.open(uri, language, 1, text)
 
     async def complete(self, line, character, uri=URI):
-        return await self.session.complete(uri, Position(line, character), "a.py")
+        ask = Ask(uri=uri, position=Position(line, character), path="a.py")
+        return await self.session.complete(ask)
 
 
 async def settle():
