@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.weights import FP8_MAX, Fp8Weight, PackedWeight, fp8
+
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """x · (mean(x²) + eps)^-½ · weight over the last dim, in fp32, returned in x's dtype."""
@@ -90,8 +92,35 @@ def route(
     return weights * per_expert_scale[indices], indices
 
 
+def linear(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
+    """x [..., K] times `weight` [N, K], in any of its forms; returns [..., N] in x's dtype.
+
+    With FP8 weights each row of x is rounded to e4m3 as it comes, and sums are in fp32.
+    """
+    if isinstance(weight, Fp8Weight):
+        rows, unit = fp8_rows(x)
+        out = F.linear(rows.float(), weight.codes.float())
+        return (out * unit * weight.scale).to(x.dtype)
+    if isinstance(weight, PackedWeight):
+        weight = weight.dequantize(x.dtype)
+    return F.linear(x, weight)
+
+
+def fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [..., K] in e4m3 and what each row's codes are multiplied by, [..., 1] in fp32."""
+    rows = x.float()
+    unit = rows.abs().amax(-1, keepdim=True) / FP8_MAX
+    unit = torch.where(unit == 0, 1, unit)  # a row of zeros has no scale; any will do
+    return fp8(rows / unit), unit
+
+
 def experts(
-    x: Tensor, weights: Tensor, indices: Tensor, gate_up: Tensor, down: Tensor, activation: str
+    x: Tensor,
+    weights: Tensor,
+    indices: Tensor,
+    gate_up: Tensor | PackedWeight,
+    down: Tensor | PackedWeight,
+    activation: str,
 ) -> Tensor:
     """Σ_k weights · expert(x) over the chosen experts of each row.
 
@@ -104,8 +133,8 @@ def experts(
     chunks = []
     for expert, chunk in enumerate(torch.split(gathered, counts)):
         if chunk.shape[0]:
-            gate, up = F.linear(chunk, gate_up[expert]).chunk(2, dim=-1)
-            chunks.append(F.linear(gated(gate, up, activation), down[expert]))
+            gate, up = linear(chunk, gate_up[expert]).chunk(2, dim=-1)
+            chunks.append(linear(gated(gate, up, activation), down[expert]))
     out = torch.cat(chunks) * weights.flatten()[order, None]
     return torch.zeros_like(x).index_add_(0, rows, out.to(x.dtype))
 
