@@ -22,7 +22,7 @@ URI = "file:///bench/a.py"
 LINE = "    some_value = function(argument_one, two)\n"
 # The engine's start is left out; its answer is the shortest that is shown.
 SERVER = """
-from dg_lsp import server
+from dg_lsp.lsp import server
 from engine.request import InfillResult, Mode, StopReason
 
 class Instant:

@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _serve(_: argparse.Namespace) -> int:
-    from dg_lsp import server
+    from dg_lsp.lsp import server
 
     server.main()
     return 0

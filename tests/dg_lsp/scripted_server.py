@@ -15,8 +15,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from dg_lsp import server
 from dg_lsp.client import EngineStatus, EngineUnavailable
+from dg_lsp.lsp import server
 from tests.answers import answer as scripted_answer
 
 UNAVAILABLE = "no engine here; start one with `dg-lsp engine`"

@@ -442,6 +442,6 @@ async def test_the_log_has_no_source_text(editor, capfd):
 
 def test_importing_the_server_brings_neither_torch_nor_httpx():
     names = "{'torch', 'httpx', 'numpy', 'engine.config'}"
-    code = f"import sys, dg_lsp.server; print(sorted({names} & set(sys.modules)))"
+    code = f"import sys, dg_lsp.lsp.server; print(sorted({names} & set(sys.modules)))"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"

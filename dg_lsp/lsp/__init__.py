@@ -1,0 +1,4 @@
+"""The only package that knows pygls and lsprotocol: messages to plain data, answers to messages.
+
+Nothing here decides what is offered; that is `dg_lsp.session`'s, and below it nobody knows LSP.
+"""
