@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ def _readable(source: bytes, language: str) -> Tree | None:
         return None
     if language != "python" and _COMPILED.search(source):
         return None
-    tree = grammars.parse(source, language)
+    tree = grammars.parse(source, language, limit_s=math.inf)
     return None if tree is None or tree.root_node.has_error else tree
 
 

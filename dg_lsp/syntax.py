@@ -55,8 +55,8 @@ class Window:
     def breaks(self, text: str) -> bool:
         """Whether the inserted `text` brings errors into the tree.
 
-        Not known, and so no, without a grammar and where there are other errors near: macros
-        and dialects are beyond a grammar.
+        Not known, and so no, without a tree and where there are other errors near: macros and
+        dialects are beyond a grammar.
         """
         tree = self._tree(text)
         return tree is not None and tree.root_node.has_error and not _has_errors(self)
@@ -120,17 +120,15 @@ def _has_errors(window: Window) -> bool:
     close later.
     """
     tree = _tree(window.before, window.after, window.language)
-    assert tree is not None, "asked only where there is a grammar"
-    if not tree.root_node.has_error:
-        return False
+    if tree is None or not tree.root_node.has_error:
+        return tree is None
     left, right = window.line_left, window.after.partition("\n")[0]
     line = brackets.scan(left + right, window.language)
     if line.stack or line.inside:
         return True
     above = window.before[: len(window.before) - len(left)]
     rest = grammars.parse((above + window.after[len(right) :]).encode(), window.language)
-    assert rest is not None, "the grammar is still there"
-    return rest.root_node.has_error
+    return rest is None or rest.root_node.has_error
 
 
 def _inserted(base: Tree, window: Window, text: str) -> Tree | None:

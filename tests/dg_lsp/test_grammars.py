@@ -1,3 +1,6 @@
+import itertools
+import math
+import random
 import subprocess
 import sys
 
@@ -78,7 +81,6 @@ def test_a_missing_wheel_means_plain_text(monkeypatch, caplog):
     assert grammars.parse(b"a", "fortran") is None
     assert "tree_sitter_of_nobody" in caplog.text
     grammars.grammar.cache_clear()
-    grammars._parser.cache_clear()
 
 
 def test_no_grammar_is_loaded_before_a_file_of_it_is_parsed():
@@ -91,3 +93,34 @@ def test_no_grammar_is_loaded_before_a_file_of_it_is_parsed():
         "assert loaded() == ['tree_sitter_go'], loaded()\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+NONSENSE = "".join(random.Random(1).choices("(){}[]<>;:,.'\"`=+-*/ \nabif", k=64_000)).encode()
+
+
+def test_parsing_what_is_no_code_is_broken_off(monkeypatch):
+    """By a clock that ticks when looked at: the library looks at it once in some hundred bytes."""
+    ticks = itertools.count()
+    monkeypatch.setattr(grammars, "thread_time", lambda: next(ticks) / 1000)
+    slow = [name for name in SOURCES if grammars.parse(NONSENSE, name) is None]
+    assert {"python", "typescriptreact", "cpp", "ruby", "markdown"} <= set(slow)
+    assert next(ticks) < 60 * len(SOURCES)
+
+
+def test_a_parse_that_was_broken_off_leaves_nothing_behind(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(grammars, "thread_time", itertools.count().__next__)
+        assert grammars.parse(NONSENSE, "python") is None
+    tree = grammars.parse(SOURCES["python"].encode(), "python")
+    assert tree is not None and not tree.root_node.has_error
+
+
+def test_what_may_take_long_is_parsed_to_the_end():
+    assert grammars.parse(NONSENSE[:2000], "python", limit_s=math.inf).root_node.has_error
+
+
+def test_a_long_source_is_read_in_pieces_without_a_seam():
+    source = "".join(f"name_{i} = 'ü{i}'\n" for i in range(2000)).encode()
+    tree = grammars.parse(source, "python", limit_s=math.inf)
+    assert tree.root_node.end_byte == len(source) and not tree.root_node.has_error
+    assert tree.root_node.named_child_count == 2000
