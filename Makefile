@@ -18,6 +18,7 @@ test: $(VENV)/.dev
 	$(BIN)/dg-lsp pull
 	$(BIN)/dg-lsp pull smollm2-135m
 	$(BIN)/python -m pytest
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/engine/kernels
 
 check: format lint types test
 

@@ -37,6 +37,55 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def join_attention(
+    x: Tensor, attended: Tensor, post: Tensor, dense: Tensor, experts: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The residual x [..., D] with what attention adds, and that sum as both MLPs read it.
+
+    x + norm(attended), its norm for the dense MLP, its norm for the experts; `post`, `dense` and
+    `experts` [D] are those norms' weights.
+    """
+    x = x + rms_norm(attended, post, eps)
+    return x, rms_norm(x, dense, eps), rms_norm(x, experts, eps)
+
+
+def join_feedforward(
+    x: Tensor,
+    dense: Tensor,
+    routed: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    scalar: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """A layer's output, and that output as the next layer's attention reads it: both [..., D].
+
+    (x + norm(norm(dense) + norm(routed))) · scalar. `weights` [D] are those of the norms of `dense`,
+    of `routed`, of their sum and of the next layer's input; `scalar` [1].
+    """
+    dense_weight, routed_weight, post, following = weights
+    both = rms_norm(dense, dense_weight, eps) + rms_norm(routed, routed_weight, eps)
+    x = (x + rms_norm(both, post, eps)) * scalar
+    return x, rms_norm(x, following, eps)
+
+
+def prepare_heads(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_weight: Tensor,
+    k_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Projections q [B, N, H, D], k, v [B, N, KV, D] as attention takes them: normed, q, k turned.
+
+    The norm of values has no weight. `cos`, `sin` [N, D / 2] are of `rotary_table`.
+    """
+    q, k = rms_norm(q, q_weight, eps), rms_norm(k, k_weight, eps)
+    return rotate(q, cos, sin), rotate(k, cos, sin), rms_norm(v, None, eps)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor | None) -> Tensor:
     """Softmax attention of q [B, N, H, D] over k, v [B, KV, L, D]; returns [B, N, H, D].
 

@@ -1,0 +1,230 @@
+"""Compiles every kernel for GPUs that are not at hand: registers, spills and shared memory of each.
+
+`python -m bench.compile_kernels` prints the table, `--write` also puts it into COMPILED. The
+launches are recorded from the launchers themselves, called at the released model's shapes on
+tensors without memory, so that what is compiled here is what runs there. Spills, and programs that
+ask for more shared memory than the GPU has, end it with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bench.kernel_cases import cases
+from engine.kernels import launch
+from engine.kernels.launch import Device
+
+COMPILED = Path(__file__).with_name("compiled_kernels.md")
+# One card of each architecture: RTX 4090, H100 and H200, RTX 5090.
+TARGETS = {
+    89: Device(processors=128, shared_memory=101_376),
+    90: Device(processors=132, shared_memory=232_448),
+    120: Device(processors=170, shared_memory=101_376),
+}
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float8_e4m3fn: "*fp8e4nv",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.bool: "*i1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One kernel with its constants, as it is compiled for one architecture."""
+
+    architecture: int
+    case: str
+    module: str
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    aligned: tuple[int, ...]  # places of parameters that are multiples of 16
+    options: tuple[tuple[str, int], ...]
+
+    @property
+    def label(self) -> str:
+        """The kernel's name and constants."""
+        upper = [f"{name}={_short(value)}" for name, value in self.constants if name.isupper()]
+        return f"{self.kernel}({', '.join(upper)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a compiled kernel takes: registers a thread, bytes of stack a thread, shared bytes."""
+
+    build: Build
+    registers: int
+    stack: int
+    shared: int
+
+    @property
+    def complaint(self) -> str:
+        """Why the kernel must not ship; empty if it may."""
+        limit = TARGETS[self.build.architecture].shared_memory
+        where = f"{self.build.case}: {self.build.label} on sm_{self.build.architecture}"
+        if self.stack:
+            return f"{where} spills: {self.stack} bytes of stack"
+        if self.shared > limit:
+            return f"{where} takes {self.shared} bytes of shared memory, of {limit}"
+        return ""
+
+
+def builds(architecture: int) -> list[Build]:
+    """What the launchers of all cases start on a GPU of this architecture, each once."""
+    device = TARGETS[architecture]
+    started: list[Build] = []
+    case = ""
+
+    def record(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
+        started.append(_build(architecture, case, kernel, args, meta))
+
+    with (
+        mock.patch.object(launch, "run", record),
+        mock.patch.object(launch, "device_of", lambda _: device),
+    ):
+        for one in cases(torch.device("meta")):
+            case = one.name
+            one.fast(*one.args)
+    found: dict[tuple[Any, ...], Build] = {}
+    for build in started:
+        found.setdefault((build.kernel, build.signature, build.constants, build.options), build)
+    return list(found.values())
+
+
+def compile_all(wanted: Iterable[Build], processes: int = 2) -> list[Usage]:
+    """Compiles each build; raises what the compiler raises."""
+    with ProcessPoolExecutor(processes) as pool:
+        return list(pool.map(_compile, wanted, chunksize=4))
+
+
+def table(usages: Iterable[Usage]) -> str:
+    """Markdown: a row for each kernel, columns for each architecture."""
+    rows: dict[tuple[str, str], dict[int, Usage]] = {}
+    for usage in usages:
+        key = (usage.build.case, usage.build.label)
+        rows.setdefault(key, {})[usage.build.architecture] = usage
+    names = [f"sm_{architecture}" for architecture in TARGETS]
+    lines = [f"| first used by | kernel | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for (case, label), found in rows.items():
+        cells = [_cell(found.get(architecture)) for architecture in TARGETS]
+        lines.append(f"| {case} | `{label}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"write {COMPILED.name} as well")
+    args = parser.parse_args()
+    usages = compile_all([build for target in TARGETS for build in builds(target)])
+    text = (
+        f"# Compiled kernels\n\n`python -m bench.compile_kernels --write`, triton "
+        f"{triton.__version__}. Registers a thread / KiB of shared memory / "
+        f"warps; a kernel that spills is refused. None of this was measured on a GPU.\n\n{table(usages)}\n"
+    )
+    print(text)
+    complaints = [usage.complaint for usage in usages if usage.complaint]
+    if complaints:
+        sys.exit("\n".join(complaints))
+    if args.write:
+        COMPILED.write_text(text, encoding="utf-8")
+
+
+def _build(
+    architecture: int, case: str, kernel: Any, args: tuple[Any, ...], meta: dict[str, Any]
+) -> Build:
+    named = dict(zip(kernel.arg_names, args, strict=False))
+    named |= {name: value for name, value in meta.items() if name in kernel.arg_names}
+    assert list(named) == kernel.arg_names, f"{kernel.__name__} was started without all arguments"
+    constexpr = {p.name for p in kernel.params if p.is_constexpr}
+    signature, constants, aligned = [], [], []
+    for place, (name, value) in enumerate(named.items()):
+        # Triton's launcher makes constants of None and 1, too.
+        constant = name in constexpr or value is None or (type(value) is int and value == 1)
+        signature.append((name, "constexpr" if constant else _type(value)))
+        if constant:
+            constants.append((name, value))
+        elif isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+            aligned.append(place)
+    return Build(
+        architecture=architecture,
+        case=case,
+        module=kernel.fn.__module__,
+        kernel=kernel.__name__,
+        signature=tuple(signature),
+        constants=tuple(constants),
+        aligned=tuple(aligned),
+        options=tuple((name, meta[name]) for name in ("num_warps", "num_stages") if name in meta),
+    )
+
+
+def _compile(build: Build) -> Usage:
+    kernel = getattr(sys.modules[build.module], build.kernel)
+    source = ASTSource(
+        fn=kernel,
+        signature=dict(build.signature),
+        constexprs={(kernel.arg_names.index(name),): value for name, value in build.constants},
+        attrs={(place,): [["tt.divisibility", 16]] for place in build.aligned},
+    )
+    target = GPUTarget("cuda", build.architecture, 32)
+    compiled = triton.compile(source, target=target, options=dict(build.options))
+    registers, stack = _resources(compiled.asm["cubin"])
+    return Usage(build, registers, stack, compiled.metadata.shared)
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack of each thread."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run(
+            [tool, "-res-usage", file.name], check=True, capture_output=True, text=True
+        )
+    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    assert found, f"cuobjdump says nothing of registers: {done.stdout!r}"
+    return int(found[1]), int(found[2])
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return _POINTERS[value.dtype]
+    if isinstance(value, int):
+        return "i32" if abs(value) < 2**31 else "i64"
+    return "fp32"
+
+
+def _cell(usage: Usage | None) -> str:
+    if usage is None:
+        return "–"
+    warps = dict(usage.build.options).get("num_warps", 4)
+    return f"{usage.registers} / {usage.shared / 1024:.0f} / {warps}"
+
+
+def _short(value: Any) -> str:
+    return str(getattr(value, "name", value))
+
+
+if __name__ == "__main__":
+    main()
