@@ -8,7 +8,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 
-.PHONY: demo test check format lint types bench train gpu-check clean
+.PHONY: demo test check format lint types settings bench train gpu-check clean
 
 demo: $(VENV)/.engine
 	$(BIN)/dg-lsp pull
@@ -30,6 +30,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+# What is generated from dg_lsp/settings.py: the schema that editors read and the table in the README.
+settings: $(VENV)/.engine
+	$(BIN)/python scripts/write_settings.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.infill

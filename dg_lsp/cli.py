@@ -85,6 +85,12 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor.run(options)
 
 
+def _settings_schema(options: argparse.Namespace) -> int:
+    from dg_lsp import schema
+
+    return schema.run(options)
+
+
 def _pull(options: argparse.Namespace) -> NoReturn:
     cure = "install the engine extra: pip install 'dg-lsp[engine]'"
     _need(("numpy", "gguf", "safetensors", "tokenizers", "torch"), cure)
@@ -151,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         "fetch a model, by default the one used by default (`dg-lsp pull --help`)",
         passes_on=True,
     )
+    settings = add("settings-schema", _settings_schema, "print the JSON schema of all settings")
+    settings.add_argument("--markdown", action="store_true", help="print a table for people")
     bench = add("bench", _bench, "measure quality and speed, in a checkout", passes_on=True)
     bench.add_argument("which", choices=_BENCHMARKS, nargs="?")
     return parser

@@ -76,6 +76,7 @@ class Session:
         self._on_status = on_status
         self._on_warning = on_warning
         self._status = Status("ready")
+        self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
         self._documents: dict[str, Document] = {}
         self._scheduler = Scheduler()
         self._client: Engine | None = None
@@ -214,7 +215,9 @@ class Session:
             self._tell(Status("ready", progress=1.0))
 
     def _parse(self, options: object, base: Settings) -> Settings:
-        parsed, messages = settings.parse(options, base)
+        parsed, messages = settings.resolve(options, base)
         for message in messages:
-            self._on_warning(message)
+            if message not in self._complaints:
+                self._on_warning(message)
+        self._complaints = frozenset(messages)
         return parsed

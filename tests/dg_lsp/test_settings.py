@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from dg_lsp.settings import EngineSettings, Settings, parse
+from dg_lsp.settings import EngineSettings, Settings, parse, resolve
 
 
 def one_message(data):
@@ -28,6 +28,9 @@ def test_everything_can_be_set():
             "maxTokens": 128.0,
             "deadlineMs": 300,
             "logLevel": "debug",
+            "completionMenu": False,
+            "statistics": False,
+            "trusted": True,
         }
     )
     assert messages == []
@@ -40,6 +43,9 @@ def test_everything_can_be_set():
         max_tokens=128,
         deadline_ms=300.0,
         log_level="debug",
+        completion_menu=False,
+        statistics=False,
+        trusted=True,
     )
     assert isinstance(settings.max_tokens, int)
 
@@ -124,3 +130,49 @@ def test_a_bad_value_does_not_keep_a_good_one_out():
     settings, messages = parse({"maxTokens": 5, "logLevel": 1, "nonsense": 1})
     assert settings == Settings(max_tokens=5)
     assert len(messages) == 2
+
+
+# what a workspace may say
+
+EVIL = {
+    "engine": {"url": "http://evil", "model": "/w/model"},
+    "logLevel": "debug",
+    "maxTokens": 5,
+    "trusted": True,
+}
+REFUSED = [
+    f"setting {name} is not taken from a workspace that is not trusted"
+    for name in ("engine.model", "engine.url", "logLevel")
+]
+
+
+@pytest.mark.parametrize("trust", [{}, {"trusted": False}, {"trusted": None}])
+def test_an_untrusted_workspace_cannot_choose_the_engine_nor_trust_itself(trust):
+    own = {"engine": {"url": "http://mine"}, **trust}
+    settings, messages = resolve({**own, "workspace": EVIL})
+    assert settings == Settings(
+        engine=EngineSettings(url="http://mine"), max_tokens=5, trusted=trust.get("trusted")
+    )
+    assert messages == REFUSED
+
+
+def test_a_trusted_workspace_can():
+    settings, messages = resolve({"trusted": True, "workspace": EVIL})
+    assert (settings.engine.url, settings.log_level, messages) == ("http://evil", "debug", [])
+
+
+def test_where_scopes_are_not_told_apart_an_untrusted_workspace_could_have_said_all():
+    settings, messages = resolve({**EVIL, "trusted": False})
+    assert (settings, messages) == (Settings(max_tokens=5, trusted=False), REFUSED)
+    later, messages = resolve({"engine": {"url": "http://evil"}}, settings)
+    assert (later, messages) == (settings, REFUSED[1:2])
+
+
+def test_without_a_word_on_trust_what_is_sent_is_the_users_own():
+    settings, messages = resolve({"engine": {"url": "http://mine"}})
+    assert (settings.engine.url, messages) == ("http://mine", [])
+
+
+@pytest.mark.parametrize("workspace", [None, [], "x", 7])
+def test_workspace_settings_that_are_none_change_nothing(workspace):
+    assert resolve({"workspace": workspace})[0] == Settings()
