@@ -220,17 +220,17 @@ def work_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
     return max(scores, distributions) + states
 
 
-def table(config: ModelConfig, gigabytes: Sequence[float] = CARDS_GB) -> list[str]:
-    """One line for each size of memory: what would run there, or the reason why nothing does."""
-    lines = []
-    for size in gigabytes:
-        try:
-            found = choose(config, int(size * 1e9))
-        except DoesNotFit as error:
-            lines.append(f"{size:g} GB: {error}")
-        else:
-            lines.append(f"{size:g} GB: {describe(found)}")
-    return lines
+def table(config: ModelConfig, sizes_gb: Sequence[float] = CARDS_GB) -> list[tuple[float, str]]:
+    """Sizes of memory (10⁹ bytes free), and what would run there or the reason why nothing does."""
+    return [(size, outcome(config, int(size * 1e9))) for size in sizes_gb]
+
+
+def outcome(config: ModelConfig, free: int) -> str:
+    """What would run in `free` bytes, or the reason why nothing does."""
+    try:
+        return describe(choose(config, free))
+    except DoesNotFit as error:
+        return str(error)
 
 
 def describe(found: Plan) -> str:
