@@ -93,6 +93,7 @@ def judge(facts: Facts) -> list[Finding]:
         *_judge_torch(facts),
         *_judge_model(facts),
         *_judge_memory(facts),
+        *_judge_plans(facts),
         *_judge_disk(facts),
         _judge_engine(facts),
         *(_judge_editor(name, version) for name, version in facts["editors"].items()),
@@ -151,6 +152,20 @@ def _judge_memory(facts: Facts) -> list[Finding]:
     return [Finding("missing", subject, f"{text}: {advice}")]
 
 
+def _judge_plans(facts: Facts) -> list[Finding]:
+    """The engine's own words on what of the large model fits where."""
+    plans = facts["plans"]
+    if plans is None:
+        return []
+    what = f"memory for {plans['model']} in each precision, by what is free on the GPU"
+    cards = [(f"{size:g} GB", text) for size, text in plans["cards"]]
+    return [Finding("note", "plan", what), *_notes(cards), *_notes(plans["here"])]
+
+
+def _notes(pairs: list[tuple[str, str]]) -> list[Finding]:
+    return [Finding("note", "", f"{name}: {text}") for name, text in pairs]
+
+
 def _judge_disk(facts: Facts) -> list[Finding]:
     disk = facts["free_disk_bytes"]
     if disk >= _LOW_DISK_BYTES:
@@ -193,7 +208,7 @@ def _judge_editor(name: str, version: str | None) -> Finding:
 
 def _probe(model: str) -> Facts:
     """What the engine would find, asked of a process that may import torch."""
-    nothing: Facts = {"missing": [], "torch": None, "model": None, "model_error": ""}
+    nothing: Facts = {"missing": [], "torch": None, "model": None, "model_error": "", "plans": None}
     command = [sys.executable, "-P", "-m", "engine.probe", "--model", model]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S)

@@ -1,19 +1,27 @@
-"""The prefix cache: keys and values of encoded prefixes, shared, extended and cut anywhere.
+"""The prefix cache: keys and values of encoded prefixes, shared, extended and cut.
 
-All positions are kept, in sliding layers too, so that a prefix can be truncated to any length
-and extended again. Knows nothing of tokens' text, of requests or of the model's arithmetic.
+A sliding layer needs the last positions only, and keeps a few more so that a cut is free where
+somebody types. Knows nothing of tokens' text, of requests or of the model's arithmetic.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from engine.config import ModelConfig
+from engine.config import AttentionConfig, ModelConfig
 
 _SLOTS = 256  # buffers grow by this many positions at a time, and at least by a quarter
+BACK = 512  # tokens that can always be cut off, though sliding layers forget
+
+
+def most_slots(layer: AttentionConfig, prefix: int, new: int) -> int:
+    """The most positions of `layer` that memory is taken for: a prefix and `new` more behind it."""
+    grown = _rounded((prefix + new) * 5 // 4)
+    return grown if layer.window is None else min(grown, _rounded(layer.window + 2 * BACK + new))
 
 
 class PrefixCache:
@@ -21,16 +29,20 @@ class PrefixCache:
 
     A forward writes its own keys and values behind the prefix and reads both as one view. Only
     `commit` makes them part of the prefix; a canvas never commits, so the next forward simply
-    writes over them.
+    writes over them. `back` tokens can always be cut off; see `shortest`.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, device: torch.device, dtype: torch.dtype, *, back: int = BACK
+    ) -> None:
         self._windows = [layer.window for layer in config.layers]
         self._keys = [
             torch.empty(layer.kv_heads, 0, layer.head_dim, device=device, dtype=dtype)
             for layer in config.layers
         ]
         self._values = [torch.empty_like(keys) for keys in self._keys]
+        self._starts = [0] * len(self._keys)  # the first position each layer holds
+        self._back = back
         self.ids: list[int] = []
 
     @property
@@ -43,10 +55,25 @@ class PrefixCache:
         """Bytes held, spare slots included."""
         return 2 * sum(keys.nbytes for keys in self._keys)
 
+    @property
+    def shortest(self) -> int:
+        """The length down to which it can be cut; below, only to 0.
+
+        A sliding layer that has forgotten its first positions needs a whole window of the others.
+        """
+        pairs = zip(self._starts, self._windows, strict=True)
+        return max((start + window - 1 for start, window in pairs if start and window), default=0)
+
     def first_visible(self, layer: int) -> int:
         """The first position the next token sees in `layer`: 0, or where its window starts."""
         window = self._windows[layer]
         return 0 if window is None else max(0, self.length - (window - 1))
+
+    def visible(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [KV, L, D] of `layer` that the next token sees, a view."""
+        start = self._starts[layer]
+        rows = slice(self.first_visible(layer) - start, self.length - start)
+        return self._keys[layer][:, rows], self._values[layer][:, rows]
 
     def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """[visible prefix ; new] keys and values of `layer`, each [B, KV, L, D].
@@ -55,47 +82,71 @@ class PrefixCache:
         `keys` and `values` [B, KV, N, D] belong to the N positions after the prefix. With one
         row they are written in place behind it; several rows, and training, get copies of it.
         """
-        first = self.first_visible(layer)
-        end = self.length + keys.shape[2]
         if keys.shape[0] > 1:
             shape = (keys.shape[0], -1, -1, -1)
-            prefix_k = self._keys[layer][None, :, first : self.length].expand(shape)
-            prefix_v = self._values[layer][None, :, first : self.length].expand(shape)
+            prefix_k, prefix_v = (part.expand(shape) for part in self.visible(layer))
             return torch.cat((prefix_k, keys), 2), torch.cat((prefix_v, values), 2)
-        self._reserve(layer, end)
-        self._keys[layer][:, self.length : end] = keys[0]
-        self._values[layer][:, self.length : end] = values[0]
+        self._reserve(layer, keys.shape[2])
+        start = self._starts[layer]
+        first, length = self.first_visible(layer) - start, self.length - start
+        end = length + keys.shape[2]
+        self._keys[layer][:, length:end] = keys[0]
+        self._values[layer][:, length:end] = values[0]
         return self._keys[layer][None, :, first:end], self._values[layer][None, :, first:end]
 
     def commit(self, ids: Sequence[int]) -> None:
         """Makes the last forward's keys and values part of the prefix; `ids` are its tokens."""
         self.ids.extend(ids)
-        assert all(keys.shape[1] >= self.length for keys in self._keys), "commit without a forward"
+        ends = (start + keys.shape[1] for start, keys in zip(self._starts, self._keys, strict=True))
+        assert all(end >= self.length for end in ends), "commit without a forward"
 
     def truncate(self, length: int) -> None:
-        """Forgets everything from position `length` on."""
+        """Forgets everything from position `length` on, which is 0 or at least `shortest`."""
         assert 0 <= length <= self.length, f"cannot cut {self.length} tokens to {length}"
+        self._check(length)
+        if length == 0:
+            self._starts = [0] * len(self._starts)
         del self.ids[length:]
 
     def fork(self, length: int) -> PrefixCache:
-        """A copy of the first `length` positions."""
+        """A copy of the first `length` positions, of which there are at least `shortest`."""
         assert 0 <= length <= self.length, f"cannot fork {length} of {self.length} tokens"
+        self._check(length)
         copy = object.__new__(PrefixCache)
-        copy._windows = self._windows
-        copy._keys = [keys[:, :length].clone() for keys in self._keys]
-        copy._values = [values[:, :length].clone() for values in self._values]
+        copy._windows, copy._back = self._windows, self._back
+        copy._starts = list(self._starts) if length else [0] * len(self._starts)
+        ends = [max(0, length - start) for start in copy._starts]
+        copy._keys = [keys[:, :end].clone() for keys, end in zip(self._keys, ends, strict=True)]
+        copy._values = [part[:, :end].clone() for part, end in zip(self._values, ends, strict=True)]
         copy.ids = self.ids[:length]
         return copy
 
-    def _reserve(self, layer: int, positions: int) -> None:
+    def _check(self, length: int) -> None:
+        assert length in (0, self.length) or length >= self.shortest, (
+            f"cannot go back to {length} tokens: sliding layers remember from {self.shortest} on"
+        )
+
+    def _reserve(self, layer: int, new: int) -> None:
+        """Room for `new` positions behind the prefix; sliding layers forget what lies far back."""
+        start, window = self._starts[layer], self._windows[layer]
+        most = sys.maxsize if window is None else window + 2 * self._back
+        if window is not None and self.length - start > most:
+            self._starts[layer] = self.length - window - self._back
+        held = self.length - self._starts[layer]
+        forgotten = slice(self._starts[layer] - start, self.length - start)
         for buffers in (self._keys, self._values):
             old = buffers[layer]
-            if positions <= old.shape[1]:
-                continue
-            wanted = max(positions, old.shape[1] * 5 // 4)
-            capacity = -(-wanted // _SLOTS) * _SLOTS
-            buffers[layer] = old.new_empty(old.shape[0], capacity, old.shape[2])
-            buffers[layer][:, : self.length] = old[:, : self.length]
+            if held + new > old.shape[1]:
+                grown = min(old.shape[1] * 5 // 4, most + new)
+                capacity = _rounded(max(held + new, grown))
+                buffers[layer] = old.new_empty(old.shape[0], capacity, old.shape[2])
+                buffers[layer][:, :held] = old[:, forgotten]
+            elif forgotten.start:
+                old[:, :held] = old[:, forgotten].clone()
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // _SLOTS) * _SLOTS
 
 
 class PrefixStore:
@@ -132,7 +183,7 @@ class PrefixStore:
         best, shared = None, 0
         for cache in self._caches:
             common = common_prefix_length(cache.ids, ids)
-            if common > shared:
+            if common > shared and common >= cache.shortest:
                 best, shared = cache, common
         if best is None:
             best = PrefixCache(*self._empty)

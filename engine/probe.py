@@ -11,6 +11,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from engine.config import ModelConfig
@@ -26,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True)
     options = parser.parse_args(arguments)
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    found = {
+    found: dict[str, Any] = {
         "missing": missing,
         "torch": None if "torch" in missing else _torch(),
         **_model(options.model, can_count="torch" not in missing),
     }
+    found["plans"] = None if found["torch"] is None else _plans(options.model, found["torch"])
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
@@ -49,6 +51,25 @@ def _torch() -> dict[str, Any]:
         "devices": devices,
         "threads": torch.get_num_threads(),
     }
+
+
+def _plans(name: str, torch: dict[str, Any]) -> dict[str, Any]:
+    """What of the large model fits into cards of several sizes, and into those found here.
+
+    That is the model asked for where it has experts, else the release.
+    """
+    from engine import plan, released
+    from engine.pull import resolve_model
+
+    model, config = released.NAME, released.config()
+    with suppress(EngineError):
+        asked = ModelConfig.from_directory(resolve_model(name))
+        if asked.experts:
+            model, config = name, asked
+    here = [
+        (device["name"], plan.outcome(config, device["free_bytes"])) for device in torch["devices"]
+    ]
+    return {"model": model, "cards": plan.table(config), "here": here}
 
 
 def _model(name: str, can_count: bool) -> dict[str, Any]:

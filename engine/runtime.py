@@ -232,9 +232,8 @@ class Engine:
     ) -> _Answer:
         built = prompt.raw(request, self._tokenizer, self._model.config, self._prompt_limit)
         clock.mark("tokenize")
-        cache = self._prefixes.lookup(built.ids)
         # The last token is encoded anew: its state is where decoding starts.
-        cache.truncate(min(cache.length, len(built.ids) - 1))
+        cache = self._prefixes.lookup(built.ids[:-1])
         cached = cache.length
         hidden = self._encode(cache, built.ids[cached:], control)
         assert hidden is not None

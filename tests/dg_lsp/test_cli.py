@@ -508,6 +508,7 @@ FACTS = {
         "trained_for_diffusion": False,
         "need_bytes": 0.9e9,
     },
+    "plans": None,
     "engine": None,
     "engine_error": "",
     "editors": {},
@@ -544,14 +545,21 @@ class TestDoctor:
             empty_home, "doctor", "--model", f"{model}/", PATH=f"{editors}:{os.environ['PATH']}"
         )
         assert ended.returncode == 0, ended.stdout
-        for said in ("not trained for infilling", "not running; the first", "0.12.4: vim.lsp"):
+        for said in (
+            "memory for DiffusionGemma 26B-A4B",
+            "24 GB: fp4, ",
+            "not trained for infilling",
+            "not running; the first",
+            "0.12.4: vim.lsp",
+        ):
             assert said in ended.stdout
         assert ended.stdout.endswith("\na completion would work\n")
         assert not published(empty_home / "run")
 
     def test_json_has_the_facts_and_the_running_engine(self, home, monkeypatch, capsys):
         monkeypatch.setenv("DG_LSP_RUNTIME_DIR", str(home / "run"))
-        found = {"missing": ["torch"], "torch": None, "model": None, "model_error": "no m"}
+        found = {**dict.fromkeys(("torch", "model", "plans")), "missing": ["torch"]}
+        found["model_error"] = "no m"
         monkeypatch.setattr(doctor, "_probe", lambda model: {**found, "probe_error": ""})
         assert cli.run(["doctor", "--json", "--model", "m"]) == 1
         facts = json.loads(capsys.readouterr().out)
@@ -599,6 +607,16 @@ class TestDoctor:
                 {"torch": {**FACTS["torch"], "devices": [{**GPU, "free_bytes": 1e8}]}},
                 "missing",
                 "about 0.9 GB needed, 0.1 GB free: close other programs or set a smaller model",
+            ),
+            (
+                {"plans": {"model": "B", "cards": [[12, "does not fit"]], "here": []}},
+                "note",
+                "12 GB: does not fit",
+            ),
+            (
+                {"plans": {"model": "B", "cards": [], "here": [["H200", "bf16, 9 tokens"]]}},
+                "note",
+                "H200: bf16, 9 tokens",
             ),
             (
                 {"free_disk_bytes": 1e8},

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cache import PrefixCache, PrefixStore, common_prefix_length
+from engine.cache import PrefixCache, PrefixStore, common_prefix_length, most_slots
 from engine.config import AttentionConfig, ModelConfig
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_several_canvases_see_the_same_prefix():
     assert keys[:, 0, :, 0].tolist() == [[1, 2, 7, 7], [1, 2, 8, 8]]
 
 
-def test_a_sliding_layer_shows_window_minus_one_prefix_tokens_and_keeps_them_all():
+def test_a_sliding_layer_shows_window_minus_one_prefix_tokens_and_keeps_more():
     cache = PrefixCache(make_config(window=4), CPU, torch.float32)
     fill(cache, list(range(1, 11)))
     assert stored(cache) == [8, 9, 10]
@@ -98,6 +98,50 @@ def test_cut_and_extended_anywhere_it_equals_the_plain_list(edits):
         model = model[:keep] + added
         assert cache.ids == model
         assert stored(cache) == model
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.lists(st.integers(1, 99), max_size=30)), max_size=12)
+)
+def test_a_sliding_layer_that_forgets_still_shows_its_window(edits):
+    window, back = 5, 3
+    cache = PrefixCache(make_config(window), CPU, torch.float32, back=back)
+    model = []
+    for cut, added in edits:
+        keep = max(0, len(model) - cut)
+        if keep < cache.shortest:
+            assert len(model) - keep > back, "what was typed last can always be cut off"
+            keep = 0
+        cache.truncate(keep)
+        fill(cache, added)
+        model = model[:keep] + added
+        assert cache.ids == model
+        assert stored(cache) == model[-(window - 1) :]
+        if model:
+            copy = cache.fork(max(cache.shortest, len(model) - back))
+            assert stored(copy) == copy.ids[-(window - 1) :]
+
+
+def test_a_sliding_layer_takes_no_more_memory_than_its_bound():
+    config = make_config(window=100)
+    cache = PrefixCache(config, CPU, torch.float32)
+    for start in range(0, 6000, 60):
+        fill(cache, list(range(start, start + 60)))
+        per_slot = 2 * 2 * 4 * 4  # layers, keys and values, head_dim, bytes
+        assert cache.nbytes <= per_slot * most_slots(config.layers[0], cache.length, 60)
+    assert cache.nbytes == per_slot * 1280  # 100 + 2 · 512 + 60, in slots of 256
+
+
+def test_a_prefix_that_sliding_layers_no_longer_remember_is_not_found():
+    store = PrefixStore(
+        make_config(window=4), CPU, torch.float32, max_prefixes=4, max_bytes=1 << 30
+    )
+    ids = [i % 97 for i in range(3000)]
+    cache = store.lookup(ids)
+    for start in range(0, 3000, 100):
+        fill(cache, ids[start : start + 100])
+    assert store.lookup([*ids[:2900], 98], fork_above=200) is cache
+    assert store.lookup([*ids[:1000], 98]).ids == []
 
 
 def test_a_request_keeps_what_it_shares_with_an_earlier_one():
@@ -169,6 +213,14 @@ def test_cutting_to_an_impossible_length_is_refused(length):
     fill(cache, [1, 2, 3])
     with pytest.raises(AssertionError, match=f"cannot cut 3 tokens to {length}"):
         cache.truncate(length)
+
+
+def test_cutting_to_what_sliding_layers_have_forgotten_is_refused():
+    cache = PrefixCache(make_config(window=5), CPU, torch.float32, back=2)
+    fill(cache, list(range(1, 11)))
+    fill(cache, [11])
+    with pytest.raises(AssertionError, match=r"cannot go back to 6 .* remember from 7 on"):
+        cache.truncate(6)
 
 
 def test_common_prefix_length():

@@ -93,6 +93,19 @@ def test_chunked_prefill_equals_one_shot(gemma, chunk):
     assert_close(torch.cat(parts, 1), theirs)
 
 
+def test_a_cache_whose_sliding_layers_forget_equals_one_that_keeps_all(gemma):
+    ids, canvas = random_ids(90, seed=5), torch.tensor([random_ids(tiny.CANVAS, seed=7)])
+    small, whole = PrefixCache(gemma.config, CPU, torch.float32, back=4), fresh_cache(gemma.ours)
+    with torch.inference_mode():
+        expected = gemma.ours.encode(ids, whole)
+        parts = [gemma.ours.encode(ids[i : i + 7], small) for i in range(0, 90, 7)]
+        assert_close(torch.cat(parts, 1), expected)
+        small.truncate(86)
+        gemma.ours.encode(ids[86:], small)
+        assert small.shortest > 70
+        assert_close(gemma.ours.canvas(canvas, small, None), gemma.ours.canvas(canvas, whole, None))
+
+
 @pytest.mark.parametrize("kept", [0, 3, tiny.WINDOW, 30])
 def test_truncated_and_extended_cache_equals_a_fresh_one(gemma, kept):
     old, new = random_ids(40, seed=5), random_ids(21, seed=6)

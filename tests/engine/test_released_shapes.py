@@ -8,38 +8,10 @@ import torch
 from engine import checkpoint
 from engine.config import ModelConfig
 from engine.model import Transformer
+from engine.released import CONFIG, GENERATION
 
 HIDDEN, DENSE, EXPERT, EXPERTS, VOCAB = 2816, 2112, 704, 128, 262_144
 FULL = (5, 11, 17, 23, 29)
-
-# As the release writes it: no attention_k_eq_v, the full layers' shapes under global_ names.
-RELEASED = {
-    "model_type": "diffusion_gemma",
-    "canvas_length": 256,
-    "tie_word_embeddings": True,
-    "text_config": {
-        "vocab_size": VOCAB,
-        "hidden_size": HIDDEN,
-        "intermediate_size": DENSE,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 256,
-        "global_head_dim": 512,
-        "num_global_key_value_heads": 2,
-        "sliding_window": 1024,
-        "num_experts": EXPERTS,
-        "top_k_experts": 8,
-        "moe_intermediate_size": EXPERT,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "final_logit_softcapping": 30.0,
-        "max_position_embeddings": 262_144,
-        "pad_token_id": 0,
-        "eos_token_id": [1, 106],
-        "bos_token_id": 2,
-    },
-}
-GENERATION = {"eos_token_id": [1, 50, 106], "max_denoising_steps": 48}
 
 
 def stored_text_tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -96,7 +68,7 @@ def gated(width: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
 @pytest.fixture(scope="module")
 def model() -> Transformer:
     with torch.device("meta"):
-        return Transformer(ModelConfig.from_hf(RELEASED, GENERATION))
+        return Transformer(ModelConfig.from_hf(CONFIG, GENERATION))
 
 
 def test_every_stored_tensor_is_claimed_exactly_once_with_its_shape(model):
@@ -129,7 +101,7 @@ def test_parameter_counts_are_the_published_ones(model):
 
 
 def test_the_released_configuration_is_read_as_documented():
-    config = ModelConfig.from_hf(RELEASED, GENERATION)
+    config = ModelConfig.from_hf(CONFIG, GENERATION)
     assert [i for i, layer in enumerate(config.layers) if layer.window is None] == list(FULL)
     sliding, full = config.layers[0], config.layers[5]
     assert (sliding.kv_heads, sliding.head_dim, sliding.window) == (8, 256, 1024)

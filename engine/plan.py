@@ -1,0 +1,268 @@
+"""What fits into a device's memory: for a model and a number of bytes, a precision and a context.
+
+Arithmetic only; loads nothing and asks no device. Sizes are bytes, contexts are tokens of prefix
+that are encoded beside the canvas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.cache import most_slots
+from engine.config import AttentionConfig, ModelConfig
+from engine.errors import EngineError
+
+CARDS_GB = (12, 16, 18, 24, 32, 48, 80)
+RUNTIME_BYTES = 600_000_000  # of the driver's context, the libraries and the allocator's rounding
+WANTED_CONTEXT = 8192
+LEAST_CONTEXT = 512
+_STEP = 256  # contexts are planned in steps of the cache's
+_BF16 = 2
+_FP32 = 4
+
+
+class DoesNotFit(EngineError):
+    """The model does not fit into the memory; the message says what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How weights are kept: bits of each with its share of the scales, bytes for each output."""
+
+    bits: float
+    output_bytes: int = 0
+
+
+BF16 = Form(16)
+FP8 = Form(8, output_bytes=4)
+INT4 = Form(4 + 8 / 32, output_bytes=4)  # groups of 32 with an FP8 scale
+FP4 = Form(4 + 8 / 16, output_bytes=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The form of each class of weights; what is not named (embedding, router, norms) is bf16."""
+
+    name: str
+    experts: Form
+    linears: Form
+
+
+# The exacter first: the first one that leaves room for the context wanted is chosen.
+PRECISIONS = (
+    Precision("bf16", BF16, BF16),
+    Precision("fp8", FP8, FP8),
+    Precision("fp4", FP4, FP8),
+    Precision("int4", INT4, FP8),
+    Precision("int4-all", INT4, INT4),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many weights a class has, and how many outputs its matrices have together."""
+
+    values: int
+    outputs: int = 0
+
+    def __add__(self, other: Weights) -> Weights:
+        return Weights(self.values + other.values, self.outputs + other.outputs)
+
+    def times(self, count: int) -> Weights:
+        """The same `count` times."""
+        return Weights(self.values * count, self.outputs * count)
+
+    def nbytes(self, form: Form) -> int:
+        """What they take in `form`."""
+        return math.ceil(self.values * form.bits / 8) + self.outputs * form.output_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A model's weights by class."""
+
+    experts: Weights
+    linears: Weights
+    embedding: Weights
+    rest: Weights
+
+    @property
+    def total(self) -> int:
+        """All of them, tied ones counted once."""
+        classes = (self.experts, self.linears, self.embedding, self.rest)
+        return sum(weights.values for weights in classes)
+
+    def nbytes(self, precision: Precision) -> int:
+        """What all of them take."""
+        kept = ((self.experts, precision.experts), (self.linears, precision.linears))
+        plain = self.embedding + self.rest
+        return sum(weights.nbytes(form) for weights, form in kept) + plain.nbytes(BF16)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A precision, the context it leaves room for, and where the memory goes (bytes)."""
+
+    precision: str
+    context: int
+    weights: int
+    cache: int
+    work: int
+
+    @property
+    def total(self) -> int:
+        """All that is needed, the driver's context included."""
+        return self.weights + self.cache + self.work + RUNTIME_BYTES
+
+
+def choose(
+    config: ModelConfig,
+    free: int,
+    *,
+    precisions: Sequence[Precision] = PRECISIONS,
+    wanted: int = WANTED_CONTEXT,
+    chunk: int = 512,
+) -> Plan:
+    """The exactest of `precisions` that leaves room for `wanted` tokens in `free` bytes.
+
+    Where none does, the one with the longest context of at least LEAST_CONTEXT; else DoesNotFit.
+    """
+    best: Plan | None = None
+    for precision in precisions:
+        context = longest_context(config, precision, free, chunk)
+        if context >= min(wanted, _limit(config)):
+            return plan(config, precision, context, chunk)
+        if context >= LEAST_CONTEXT and (best is None or context > best.context):
+            best = plan(config, precision, context, chunk)
+    if best is None:
+        raise DoesNotFit(_advice(config, free, precisions, chunk))
+    return best
+
+
+def longest_context(config: ModelConfig, precision: Precision, free: int, chunk: int = 512) -> int:
+    """The most tokens of prefix that fit into `free` bytes, in steps of 256; 0 for none."""
+    low, high = 0, _limit(config) // _STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        if plan(config, precision, middle * _STEP, chunk).total <= free:
+            low = middle
+        else:
+            high = middle - 1
+    return low * _STEP
+
+
+def plan(config: ModelConfig, precision: Precision, context: int, chunk: int = 512) -> Plan:
+    """What the model needs with `context` tokens of prefix, encoded `chunk` tokens at a time."""
+    return Plan(
+        precision=precision.name,
+        context=context,
+        weights=parameters(config).nbytes(precision),
+        cache=cache_bytes(config, context, chunk),
+        work=work_bytes(config, context, chunk),
+    )
+
+
+def parameters(config: ModelConfig) -> Parameters:
+    """The weights of the model, counted from its configuration."""
+    width, inner = config.hidden_size, config.intermediate_size
+    rank = config.canvas.adapter_rank if config.canvas else 0
+
+    def linear(inputs: int, outputs: int) -> Weights:
+        return Weights(inputs * outputs + rank * (inputs + outputs), outputs)
+
+    gated = linear(width, inner).times(2) + linear(inner, width)
+    linears = gated.times(len(config.layers))
+    experts, rest = Weights(0), Weights(width)  # the final norm
+    for layer in config.layers:
+        heads, kv_heads = (n * layer.head_dim for n in (layer.heads, layer.kv_heads))
+        linears += linear(width, heads) + linear(heads, width)
+        linears += linear(width, kv_heads).times(1 if layer.value_is_key else 2)
+        rest += Weights(_beside_matrices(config, layer))
+    if config.canvas and config.canvas.self_conditioning:
+        linears += gated
+        rest += Weights(width)
+    if e := config.experts:
+        one = Weights(3 * width * e.intermediate_size, 2 * e.intermediate_size + width)
+        experts = one.times(e.count * len(config.layers))
+    embedding = Weights(config.vocab_size * width).times(1 if config.tied_head else 2)
+    return Parameters(experts, linears, embedding, rest)
+
+
+def cache_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
+    """The most that keys and values of one prefix take, with the rows of a forward behind it."""
+    rows = max(config.canvas_length, min(chunk, context))
+    return sum(
+        most_slots(layer, context, rows) * position_bytes(layer, _BF16) for layer in config.layers
+    )
+
+
+def position_bytes(layer: AttentionConfig, itemsize: int) -> int:
+    """Key and value of one token in one layer."""
+    return 2 * layer.kv_heads * layer.head_dim * itemsize
+
+
+def work_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
+    """The most that lives for the time of one forward in plain torch: the larger of two moments.
+
+    A chunk of the prompt in the layer with the longest scores, or a canvas' distributions over the
+    vocabulary.
+    """
+    rows = min(chunk, context)
+    heads = max(layer.heads for layer in config.layers)
+    scores = 2 * _FP32 * heads * rows * (context + rows)  # and their softmax
+    distributions = 3 * _FP32 * config.canvas_length * config.vocab_size  # logits, shifted, softmax
+    states = 8 * _BF16 * max(rows, config.canvas_length) * config.hidden_size
+    if e := config.experts:
+        # Each row once for each of its experts: gathered, gate and up, output in two types.
+        states += rows * e.top_k * (4 * config.hidden_size + 2 * e.intermediate_size) * _BF16
+    return max(scores, distributions) + states
+
+
+def table(config: ModelConfig, sizes_gb: Sequence[float] = CARDS_GB) -> list[tuple[float, str]]:
+    """Sizes of memory (10⁹ bytes free), and what would run there or the reason why nothing does."""
+    return [(size, outcome(config, int(size * 1e9))) for size in sizes_gb]
+
+
+def outcome(config: ModelConfig, free: int) -> str:
+    """What would run in `free` bytes, or the reason why nothing does."""
+    try:
+        return describe(choose(config, free))
+    except DoesNotFit as error:
+        return str(error)
+
+
+def describe(found: Plan) -> str:
+    """The plan in words."""
+    return (
+        f"{found.precision}, {found.context:,} tokens of context: {found.total / 1e9:.1f} GB "
+        f"({found.weights / 1e9:.1f} weights, {found.cache / 1e9:.1f} keys and values, "
+        f"{found.work / 1e9:.1f} working memory, {RUNTIME_BYTES / 1e9:.1f} driver)"
+    )
+
+
+def _limit(config: ModelConfig) -> int:
+    return max(0, config.max_positions - config.canvas_length)
+
+
+def _beside_matrices(config: ModelConfig, layer: AttentionConfig) -> int:
+    """Norms, router and scalars of one layer."""
+    width = config.hidden_size
+    norms = 2 + 2 * config.post_norms + 3 * bool(config.experts)
+    heads = 2 * layer.head_dim if config.qkv_norms else 0
+    e = config.experts
+    router = width * e.count + width + e.count if e else 0
+    return norms * width + heads + router + 2 * config.layer_scalars
+
+
+def _advice(config: ModelConfig, free: int, precisions: Sequence[Precision], chunk: int) -> str:
+    plans = [plan(config, precision, LEAST_CONTEXT, chunk) for precision in precisions]
+    least = min(plans, key=lambda found: found.total)
+    needed = math.ceil(least.total / 1e8) / 10
+    return (
+        f"does not fit: {least.precision}, the smallest form, takes {least.weights / 1e9:.1f} GB of "
+        f"weights and {(least.total - least.weights) / 1e9:.1f} GB beside them with "
+        f"{LEAST_CONTEXT} tokens of context, {(least.total - free) / 1e9:.1f} GB more than the "
+        f"{free / 1e9:.1f} GB that are free; {needed:.1f} GB would do"
+    )

@@ -1,0 +1,122 @@
+"""The memory planner against sums made by hand, and against what models and caches really take."""
+
+import pytest
+import torch
+
+from engine import plan, released
+from engine.cache import PrefixCache
+from engine.config import ModelConfig
+from engine.model import Transformer
+from engine.plan import PRECISIONS, DoesNotFit
+from tests.engine import tiny
+
+CONFIG = released.config()
+BY_NAME = {precision.name: precision for precision in PRECISIONS}
+
+
+def numel(config: ModelConfig) -> int:
+    with torch.device("meta"):
+        model = Transformer(config)
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def test_the_weights_counted_are_those_the_model_has(tmp_path):
+    gemma, llama = (
+        make(tmp_path / name, seed=1).config
+        for name, make in (("gemma", tiny.diffusion_gemma), ("llama", tiny.llama))
+    )
+    for config in (CONFIG, gemma, llama):
+        assert plan.parameters(config).total == numel(config)
+
+
+def test_weights_take_the_bits_of_their_form():
+    # 128 experts in 30 layers, each 3 matrices of 2816 x 704 with 2 x 704 + 2816 outputs.
+    values, outputs = 30 * 128 * 3 * 2816 * 704, 30 * 128 * 4224
+    assert (values, outputs) == (22_837_985_280, 16_220_160)
+    others = 25_250_986_812 - values
+    linears, linear_outputs = 1_663_287_296, 553_600
+    assert plan.parameters(CONFIG).nbytes(BY_NAME["bf16"]) == 2 * 25_250_986_812
+    experts = values * 17 // 32 + 4 * outputs  # 4 bits and a 32nd of 8, one factor an output
+    fp8 = linears + 4 * linear_outputs
+    assert plan.parameters(CONFIG).nbytes(BY_NAME["int4"]) == (
+        experts + fp8 + 2 * (others - linears)
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "sliding", "full"),
+    [
+        # A prefix and the rows behind it, a quarter more at most, in slots of 256.
+        (256, 768, 768),  # (256 + 256 canvas rows) · 5/4 = 640
+        (1024, 2048, 2048),  # (1024 + 512 rows of a chunk) · 5/4 = 1920
+        (8192, 2560, 11008),  # window 1024 + 2 · 512 + 512; 8704 · 5/4 = 10880
+    ],
+)
+def test_keys_and_values_by_hand(context, sliding, full):
+    expected = 25 * sliding * 8192 + 5 * full * 4096
+    assert plan.cache_bytes(CONFIG, context) == expected
+
+
+def test_a_real_cache_takes_no_more_than_was_planned(tmp_path):
+    pair = tiny.diffusion_gemma(tmp_path, seed=1)
+    cache = PrefixCache(pair.config, torch.device("cpu"), torch.bfloat16)
+    pair.ours.to(torch.bfloat16)
+    for length in range(100, 1700, 100):
+        with torch.inference_mode():
+            pair.ours.encode([5] * 100, cache)
+        assert cache.nbytes <= plan.cache_bytes(pair.config, length, chunk=100)
+
+
+def test_8k_tokens_in_4_bits_stay_below_18_gb():
+    chosen = plan.plan(CONFIG, BY_NAME["int4"], 8192)
+    assert chosen.weights == 15_362_490_488
+    assert chosen.cache == 25 * 2560 * 8192 + 5 * 11008 * 4096
+    # 256 rows of 262,144 probabilities, three times in fp32; states of 512 rows, 8 times 2816
+    # and for each of 8 experts 4 · 2816 + 2 · 704, in bf16.
+    states = 2 * 512 * (8 * 2816 + 8 * (4 * 2816 + 2 * 704))
+    assert chosen.work == 3 * 4 * 256 * 262_144 + states
+    assert chosen.total == chosen.weights + chosen.cache + chosen.work + plan.RUNTIME_BYTES
+    assert chosen.total < 18.0e9
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "precision", "least_context"),
+    [(18, "int4", 8192), (24, "fp4", 65_536), (32, "fp8", 32_768), (48, "fp8", 131_072)],
+)
+def test_the_exactest_form_with_the_context_wanted_is_chosen(gigabytes, precision, least_context):
+    chosen = plan.choose(CONFIG, int(gigabytes * 1e9))
+    assert chosen.precision == precision
+    assert chosen.context >= least_context
+    assert chosen.total <= gigabytes * 1e9
+    beyond = plan.plan(CONFIG, BY_NAME[precision], chosen.context + 256)
+    assert beyond.total > gigabytes * 1e9, "the context is the longest that fits"
+
+
+def test_with_room_to_spare_it_is_bf16_and_the_whole_context():
+    chosen = plan.choose(CONFIG, int(80e9))
+    assert (chosen.precision, chosen.context) == ("bf16", 262_144 - 256)
+
+
+def test_with_little_room_the_longest_context_counts():
+    free = plan.plan(CONFIG, BY_NAME["int4-all"], 2048).total
+    chosen = plan.choose(CONFIG, free)
+    assert (chosen.precision, chosen.context) == ("int4-all", 2048)
+
+
+def test_what_does_not_fit_says_what_would():
+    least = plan.plan(CONFIG, BY_NAME["int4-all"], 512)
+    with pytest.raises(DoesNotFit) as raised:
+        plan.choose(CONFIG, int(12e9))
+    said = str(raised.value)
+    assert f"int4-all, the smallest form, takes {least.weights / 1e9:.1f} GB of weights" in said
+    assert f"{(least.total - 12e9) / 1e9:.1f} GB more than the 12.0 GB that are free" in said
+    advised = float(said.rpartition("; ")[2].split()[0])
+    assert plan.choose(CONFIG, int(advised * 1e9)).precision == "int4-all", "the advice holds"
+
+
+def test_the_table_has_a_line_for_each_card():
+    lines = dict(plan.table(CONFIG))
+    assert list(lines) == [12, 16, 18, 24, 32, 48, 80]
+    assert lines[12].startswith("does not fit: ")
+    assert lines[18].startswith("int4, ")
+    assert lines[80].startswith("bf16, 261,888 tokens of context: 75.")
