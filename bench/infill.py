@@ -165,7 +165,7 @@ def server_memory(text: str) -> int:
     document = {"uri": URI, "languageId": "python", "version": 0, "text": text}
     server.notify("textDocument/didOpen", {"textDocument": document})
     place = {"line": 20, "character": 0}
-    asked = {"textDocument": {"uri": URI}, "position": place, "context": {"triggerKind": 2}}
+    asked = {"textDocument": {"uri": URI}, "position": place, "context": {"triggerKind": 1}}
     server.request("textDocument/inlineCompletion", asked)
     resident: int = psutil.Process(server.process.pid).memory_info().rss
     leave(server)

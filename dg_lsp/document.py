@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 
 LINE_END = re.compile(r"\r\n|\n|\r")
-_CLOSERS = re.compile(r"""\s*[)>}\]"'`]*\s*[:{;,]?\s*""")
+CLOSERS = re.compile(r"""\s*[)>}\]"'`]*\s*[:{;,]?\s*""")
 _CODECS: dict[Encoding, tuple[str, int]] = {  # codec and bytes per code unit
     "utf-8": ("utf-8", 1),
     "utf-16": ("utf-16-le", 2),
@@ -76,7 +76,7 @@ class Snapshot:
     @property
     def mid_line(self) -> bool:
         """Whether more than closing brackets, quotes and the like follows on the line."""
-        return _CLOSERS.fullmatch(self.line_right) is None
+        return CLOSERS.fullmatch(self.line_right) is None
 
 
 class Position(NamedTuple):
@@ -109,6 +109,12 @@ class Document:
         self.version = version
         self._encoding = encoding
         self._lines = _split(whole_characters(text))
+        self._typed_to: Position | None = None  # where the newest text that was put in ends
+
+    @property
+    def size(self) -> int:
+        """How many characters the text has."""
+        return sum(map(len, self._lines))
 
     @property
     def text(self) -> str:
@@ -121,9 +127,16 @@ class Document:
             text = whole_characters(edit.text)
             if edit.start is None or edit.end is None:
                 self._lines = _split(text)
+                self._typed_to = None
             else:
-                self._splice(min(edit.start, edit.end), max(edit.start, edit.end), text)
+                start, end = min(edit.start, edit.end), max(edit.start, edit.end)
+                self._splice(start, end, text)
+                self._typed_to = self._end_of(text, start) if text else None
         self.version = version
+
+    def was_typed_to(self, position: Position) -> bool:
+        """Whether the newest edit put text right before `position`."""
+        return position == self._typed_to
 
     def snapshot(self, position: Position, path: str = "") -> Snapshot | None:
         """The document with the cursor at `position`; None if there is no such line."""
@@ -154,6 +167,13 @@ class Document:
         if last.line + 1 < len(self._lines):
             lines.pop()  # `changed` ends with a line end, so the line after it is the old next one
         self._lines[begin : last.line + 1] = lines
+
+    def _end_of(self, text: str, start: Position) -> Position:
+        """Where text ends that was put in at `start`."""
+        first, *others = LINE_END.split(text)
+        if others:
+            return Position(start.line + len(others), units(others[-1], self._encoding))
+        return Position(start.line, start.character + units(first, self._encoding))
 
     def _clamp(self, position: Position) -> Position:
         """Lines behind the last one mean the end of the document."""

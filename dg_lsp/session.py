@@ -1,7 +1,7 @@
 """One editor's session: its settings, its open documents and its way to the engine.
 
-Takes plain data and answers with plain data: document -> context -> request -> scheduler ->
-client -> ghost text -> completion. Knows nothing of LSP messages.
+Takes plain data and answers with plain data; which answer there is, is the completer's matter.
+Knows nothing of LSP messages.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dg_lsp import context, ghost_text, settings
+from dg_lsp import context, settings
 from dg_lsp.client import EngineStatus, EngineUnavailable
-from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot, units
-from dg_lsp.scheduler import Scheduler
+from dg_lsp.completer import Completer
+from dg_lsp.completion import Completion, site
+from dg_lsp.document import Document, Edit, Encoding, Snapshot
+from dg_lsp.scheduler import Superseded
 from dg_lsp.settings import EngineSettings, Settings
-from dg_lsp.triggers import Ask
+from dg_lsp.triggers import Ask, exclusion, refusal
 from engine.request import InfillRequest, InfillResult
 
 logger = logging.getLogger(__name__)
@@ -41,15 +43,6 @@ class Engine(Protocol):
 
 
 MakeClient = Callable[[EngineSettings, Callable[[EngineStatus], None]], Engine]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """Text that replaces what lies between two positions of one line, in the client's units."""
-
-    text: str
-    start: Position
-    end: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ class Session:
         self._status = Status("ready")
         self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
         self._documents: dict[str, Document] = {}
-        self._scheduler = Scheduler()
+        self._completer = Completer(self._infill)
         self._client: Engine | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,15 +79,17 @@ class Session:
     def initialize(self, options: object) -> None:
         """Takes the settings given at the start, over which later ones are laid."""
         self.settings = self._initial = self._parse(options, Settings())
+        self._completer.configure(self.settings)
 
     def configure(self, options: object) -> None:
         """Takes changed settings; goes to another engine if they name one."""
         engine = self.settings.engine
         self.settings = self._parse(options, self._initial)
+        self._completer.configure(self.settings)
         if self._client is not None and self.settings.engine != engine:
             if self._connecting is not None:
                 self._connecting.cancel()
-            self._scheduler.supersede_all()
+            self._completer.stop()
             self._spawn(self._client.aclose())
             self._client = self._connecting = None
         self._start_engine()
@@ -110,37 +105,44 @@ class Session:
         """Edits an open document."""
         if document := self._documents.get(uri):
             document.apply(edits, version)
+            self._completer.typed(uri)
 
     def close(self, uri: str) -> None:
         """Forgets a document and ends its request."""
         self._documents.pop(uri, None)
-        self._scheduler.supersede(uri)
+        self._completer.forget(uri)
 
     async def complete(self, ask: Ask) -> list[Completion] | None:
-        """Asks the engine; an empty list is nothing to show, None a request that is out of date."""
+        """What to show; an empty list is nothing, None the answer to a request out of date."""
         document = self._documents.get(ask.uri)
-        if document is None or not self._wants(document):
+        if document is None or not self.settings.enabled:
             return []
-        snapshot = document.snapshot(ask.position, ask.path)
-        if snapshot is None:
+        excluded = exclusion(
+            ask, document.size, document.language, self.settings.disabled_languages
+        )
+        where = None if excluded else site(document, ask)
+        if where is None:
             return []
+        version = document.version
+        typing = ask.selected is not None or document.was_typed_to(ask.position)
+        refused = refusal(where.place, typing) if ask.automatic else ""
         try:
-            request = context.build(snapshot, self.settings)
-            outcome = await self._scheduler.ask(ask.uri, request, self._engine().infill)
-            if outcome.error is not None:
-                raise outcome.error
-            if outcome.result is None or not self._is_current(snapshot):
-                return None
-            self._tell_recovery()
-            text = ghost_text.apply(outcome.result.text, snapshot)
-            return [self._completion(text, snapshot, ask.position.line)] if text else []
+            answer = await self._completer.answer(
+                where.place, automatic=ask.automatic, refusal=refused
+            )
+        except Superseded:
+            return None
         except Exception as error:  # noqa: BLE001 - whatever it was, the request gets an answer
             self._fail(error)
             return []
+        if document is not self._documents.get(ask.uri) or document.version != version:
+            return None
+        self._tell_recovery()
+        return [where.completion(offer, self.encoding) for offer in answer.offers]
 
     async def aclose(self) -> None:
         """Answers what is pending, ends what runs and lets go of the engine."""
-        await self._scheduler.aclose()
+        await self._completer.aclose()
         for task in self._tasks:
             task.cancel()
         client, self._client = self._client, None
@@ -154,19 +156,9 @@ class Session:
         disabled = self.settings.disabled_languages
         return self.settings.enabled and document.language not in disabled
 
-    def _is_current(self, snapshot: Snapshot) -> bool:
-        document = self._documents.get(snapshot.uri)
-        return document is not None and document.version == snapshot.version
-
-    def _completion(self, text: str, snapshot: Snapshot, line: int) -> Completion:
-        """The line from its start, typed part included: so ghost text does not flicker."""
-        left = snapshot.line_left
-        replaced = left + snapshot.line_right[: ghost_text.covered(text, snapshot)]
-        return Completion(
-            text=left + text,
-            start=Position(line, 0),
-            end=Position(line, units(replaced, self.encoding)),
-        )
+    async def _infill(self, place: Snapshot) -> InfillResult:
+        """Asks the engine for what is missing at a place."""
+        return await self._engine().infill(context.build(place, self.settings))
 
     def _engine(self) -> Engine:
         """The client of the engine that the settings name; made when it is first needed."""

@@ -58,7 +58,9 @@ class Settings:
         default_factory=EngineSettings, metadata={"doc": "which engine answers", "user_only": True}
     )
     enabled: bool = _setting(True, "whether anything is offered")
-    disabled_languages: tuple[str, ...] = _setting((), "language ids in which nothing is offered")
+    disabled_languages: tuple[str, ...] = _setting(
+        (), "language ids in which nothing is offered unasked"
+    )
     completion_menu: bool = _setting(
         True, "whether to answer in the completion menu where an editor has no inline completion"
     )
@@ -70,6 +72,12 @@ class Settings:
         "what is there after so many milliseconds is the answer; without it the engine takes the "
         "time it needs",
         above=0,
+    )
+    min_score: float = _setting(
+        0.2, "how sure an answer must be to be shown unasked, 0 (any) to 1", most=1
+    )
+    ask_ahead: bool = _setting(
+        True, "whether the engine looks for what may come next while a completion is shown"
     )
     statistics: bool = _setting(
         True, "whether figures (never text) are kept in a local file; `dg-lsp stats` shows them"

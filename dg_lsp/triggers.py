@@ -1,13 +1,19 @@
-"""WHEN to ask: what an editor wants to know, and whether it is worth an answer.
+"""WHEN to ask: what an editor wants to know, and whether that is worth the engine's time.
 
-Pure and in plain data; knows nothing of LSP, the engine or what was asked before.
+Pure and in plain data; knows nothing of LSP, of the engine or of what was asked before.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from dg_lsp.document import Edit, Position
+from dg_lsp import indentation
+from dg_lsp.document import LINE_END, Edit, Position, Snapshot
+
+MAX_CHARS = 1_000_000
+
+_WORD_END = re.compile(r"\w\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +30,41 @@ class Ask:
     path: str = ""
     automatic: bool = True
     selected: Edit | None = None
+    selecting: bool = False
+    read_only: bool = False
+
+
+def exclusion(ask: Ask, size: int, language: str, disabled: tuple[str, ...]) -> str:
+    """Why an automatic request gets no answer whatever stands at the cursor; empty if it does.
+
+    `size` is the document's, in characters. A request by command always gets an answer.
+    """
+    if not ask.automatic:
+        return ""
+    if language in disabled:
+        return f"completions are off in {language}"
+    if size > MAX_CHARS:
+        return f"the file is larger than {MAX_CHARS:,} characters"
+    if ask.read_only:
+        return "the file is read-only"
+    return "text is selected" if ask.selecting else ""
+
+
+def refusal(place: Snapshot, typing: bool) -> str:
+    """Why the engine is not asked unasked at `place`; empty if it is. What is known is shown.
+
+    `typing` says that the cursor stands behind what was typed last.
+    """
+    left = place.line_left
+    if place.mid_line:
+        return "code follows on the line"
+    if not left.strip() and (left or indentation.opens_block(_line_above(place))):
+        return "the line is to be indented first"
+    if _WORD_END.search(left) and not typing:
+        return "the cursor is at a word that is not being typed"
+    return ""
+
+
+def _line_above(place: Snapshot) -> str:
+    above = place.text[max(0, place.offset - 10_000) : place.offset].rstrip()
+    return LINE_END.split(above)[-1]

@@ -66,22 +66,24 @@ class Editor:
             types.DidCloseTextDocumentParams(text_document=document)
         )
 
-    def ask(self, line, character, uri=URI, msg_id=None):
+    def ask(self, line, character, uri=URI, msg_id=None, automatic=False, selected=None):
         """The future of a completion's answer, and the request's id."""
         msg_id = msg_id or f"request-{time.monotonic_ns()}"
+        kinds = types.InlineCompletionTriggerKind
         params = types.InlineCompletionParams(
             text_document=types.TextDocumentIdentifier(uri=uri),
             position=types.Position(line=line, character=character),
             context=types.InlineCompletionContext(
-                trigger_kind=types.InlineCompletionTriggerKind.Automatic
+                trigger_kind=kinds.Automatic if automatic else kinds.Invoked,
+                selected_completion_info=selected,
             ),
         )
         method = types.TEXT_DOCUMENT_INLINE_COMPLETION
         future = self.client.protocol.send_request(method, params, msg_id=msg_id)
         return asyncio.wrap_future(future), msg_id
 
-    async def complete(self, line, character, uri=URI):
-        answer, _ = self.ask(line, character, uri)
+    async def complete(self, line, character, uri=URI, **context):
+        answer, _ = self.ask(line, character, uri, **context)
         return await asyncio.wait_for(answer, 30)
 
     def cancel(self, msg_id):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lsprotocol import types
 
+from dg_lsp.completion import Completion
 from dg_lsp.document import Edit, relative_path
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.lsp.text import position
-from dg_lsp.session import Completion
 from dg_lsp.triggers import Ask
 
 

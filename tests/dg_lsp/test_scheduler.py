@@ -1,160 +1,332 @@
+"""Turns of documents, in simulated time, with work that is a number of seconds long."""
+
 import asyncio
-import random
 
 import pytest
 
-from dg_lsp.scheduler import Outcome, Scheduler
-from engine.request import InfillRequest
-from tests.answers import answer as scripted_answer
+from dg_lsp.document import Snapshot
+from dg_lsp.rhythm import RATE
+from dg_lsp.scheduler import ORPHAN_S, RUNNING_S, Scheduler, Superseded
+from tests.simulated import simulated
 
 
-class ScriptedEngine:
-    """Answers when told to, and notes whose work was cancelled."""
+def at(drawn, uri="a"):
+    left, _, right = drawn.partition("║")
+    return Snapshot(text=left + right, offset=len(left), uri=uri)
 
-    def __init__(self):
-        self.gates = {}
-        self.cancelled = []
 
-    async def __call__(self, request):
-        gate = self.gates.setdefault(request.prefix, asyncio.Event())
+class Desk:
+    """A scheduler, and the moments at which work began, ended and was cancelled."""
+
+    def __init__(self, seconds=1.0):
+        self.scheduler = Scheduler()
+        self.seconds = seconds
+        self.log = []
+
+    async def fill(self, place):
+        self.note("begin", place)
         try:
-            await gate.wait()
+            await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
-            self.cancelled.append(request.prefix)
+            self.note("cancel", place)
             raise
-        if request.prefix.startswith("fail"):
-            raise RuntimeError(request.prefix)
-        return scripted_answer(request.prefix)
+        if "fail" in place.text:
+            raise RuntimeError(place.text)
+        self.note("end", place)
 
-    def finish(self, name):
-        self.gates.setdefault(name, asyncio.Event()).set()
+    def note(self, what, place):
+        now = round(asyncio.get_running_loop().time(), 3)
+        self.log.append((now, what, place.prefix))
+
+    async def ask(self, drawn, uri="a", at_once=True):
+        """Goes all the way to the engine unless running work has ended on the way."""
+        place = at(drawn, uri)
+        turn = self.scheduler.turn(place)
+        ended = len(self.log)
+        await turn.running()
+        if not any(what == "end" for _, what, _ in self.log[ended:]):
+            await turn.engine(self.fill, at_once)
+
+    def asking(self, drawn, uri="a"):
+        return asyncio.create_task(self.ask(drawn, uri))
 
 
-@pytest.fixture
-def engine():
-    return ScriptedEngine()
+@simulated
+async def test_a_turn_gets_the_engine():
+    desk = Desk()
+    await desk.ask("x║")
+    assert desk.log == [(0, "begin", "x"), (1, "end", "x")]
 
 
-@pytest.fixture
-def scheduler():
-    return Scheduler()
+@simulated
+async def test_the_newest_turn_of_a_document_wins():
+    desk = Desk()
+    older = desk.asking("x║")
+    await asyncio.sleep(0.5)
+    newer = desk.asking("y║")
+    with pytest.raises(Superseded):
+        await older
+    await newer
+    assert desk.log == [
+        *((0, "begin", "x"), (0.5, "cancel", "x")),
+        *((0.5, "begin", "y"), (1.5, "end", "y")),
+    ]
 
 
-def ask(scheduler, engine, key, name):
-    return asyncio.create_task(scheduler.ask(key, InfillRequest(prefix=name), engine))
+@simulated
+async def test_work_that_may_still_answer_goes_on():
+    desk = Desk(seconds=0.5)
+    older = desk.asking("x║\n")
+    await asyncio.sleep(0.4)
+    await desk.ask("xy║\n")
+    with pytest.raises(Superseded):
+        await older
+    assert desk.log == [(0, "begin", "x"), (0.5, "end", "x")]
 
 
-async def settle():
+@simulated
+async def test_work_for_an_earlier_text_is_waited_for_but_not_long():
+    desk = Desk(seconds=1)
+    older = desk.asking("x║\n")
+    await asyncio.sleep(0.1)
+    await desk.ask("xy║\n")
+    with pytest.raises(Superseded):
+        await older
+    begun = round(0.1 + RUNNING_S, 3)
+    assert desk.log == [
+        *((0, "begin", "x"), (begun, "cancel", "x"), (begun, "begin", "xy")),
+        (begun + 1, "end", "xy"),
+    ]
+
+
+@simulated
+async def test_the_very_same_request_waits_for_the_work_to_its_end():
+    desk = Desk(seconds=5)
+    older = desk.asking("x║")
+    await asyncio.sleep(1)
+    await desk.ask("x║")
+    with pytest.raises(Superseded):
+        await older
+    assert desk.log == [(0, "begin", "x"), (5, "end", "x")]
+
+
+@pytest.mark.parametrize("now", ["║\n", "z║\n", "x║\ny", "x y║ \n."])
+@simulated
+async def test_work_that_cannot_answer_any_more_is_cancelled_at_once(now):
+    desk = Desk()
+    older = desk.asking("x║\n")
+    await asyncio.sleep(0.1)
+    desk.scheduler.turn(at(now))
+    await asyncio.sleep(0.1)
+    with pytest.raises(Superseded):
+        await older
+    assert desk.log[-1] == (0.1, "cancel", "x")
+
+
+@simulated
+async def test_a_line_end_is_never_the_beginning_of_the_rest_of_a_line():
+    desk = Desk()
+    older = desk.asking("x║ + 1\n")
+    await asyncio.sleep(0.1)
+    desk.scheduler.turn(at("x\n║ + 1\n"))
+    with pytest.raises(Superseded):
+        await older
+    await asyncio.sleep(0.1)
+    assert desk.log == [(0, "begin", "x"), (0.1, "cancel", "x")]
+
+
+@simulated
+async def test_documents_do_not_disturb_each_other():
+    desk = Desk()
+    await asyncio.gather(desk.asking("x║", "one"), desk.asking("y║", "two"))
+    assert [what for _, what, _ in desk.log] == ["begin", "begin", "end", "end"]
+
+
+@simulated
+async def test_an_error_belongs_to_its_request():
+    desk = Desk()
+    with pytest.raises(RuntimeError, match="fail"):
+        await desk.ask("fail║")
+    await desk.ask("x║")
+    assert desk.log[-1][1:] == ("end", "x")
+
+
+# the wait
+
+
+@simulated
+async def test_the_engine_is_asked_when_the_typist_pauses():
+    desk = Desk(seconds=0.05)
     for _ in range(5):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.2)
+        desk.scheduler.typed("a")
+    await desk.ask("x║", at_once=False)
+    first = desk.log[0][0]
+    assert first == pytest.approx(1 + RATE * 0.2)
+    await asyncio.sleep(0.2)
+    desk.scheduler.typed("a")
+    typed = asyncio.get_running_loop().time()
+    await desk.ask("xy║", at_once=False)
+    gap = 0.2 + 0.2 * (RATE * 0.2 + 0.05 + 0.2 - 0.2)  # its average with the newest one
+    assert desk.log[2][0] == pytest.approx(typed + RATE * gap - 0.05, abs=0.01)
 
 
-async def test_a_request_gets_the_engines_result(scheduler, engine):
-    engine.finish("a")
-    assert await ask(scheduler, engine, "doc", "a") == Outcome(result=scripted_answer("a"))
+@simulated
+async def test_who_asks_by_command_does_not_wait():
+    desk = Desk()
+    for _ in range(5):
+        await asyncio.sleep(0.2)
+        desk.scheduler.typed("a")
+    await desk.ask("x║", at_once=True)
+    assert desk.log[0] == (1, "begin", "x")
 
 
-async def test_the_newest_request_of_a_document_wins(scheduler, engine):
-    older = ask(scheduler, engine, "doc", "older")
-    await settle()
-    newer = ask(scheduler, engine, "doc", "newer")
-    await settle()
-    assert engine.cancelled == ["older"]
-    assert await older == Outcome()
-    engine.finish("newer")
-    assert (await newer).result == scripted_answer("newer")
+@simulated
+async def test_a_turn_that_is_over_before_its_wait_never_reaches_the_engine():
+    desk = Desk()
+    for _ in range(5):
+        await asyncio.sleep(0.2)
+        desk.scheduler.typed("a")
+    older = asyncio.create_task(desk.ask("x║", at_once=False))
+    await asyncio.sleep(0.1)
+    await desk.ask("y║")
+    with pytest.raises(Superseded):
+        await older
+    assert {prefix for _, _, prefix in desk.log} == {"y"}
 
 
-async def test_a_superseded_request_does_not_protect_its_successor(scheduler, engine):
-    tasks = []
-    for name in ("first", "second", "third"):
-        tasks.append(ask(scheduler, engine, "doc", name))
-        await settle()
-    assert engine.cancelled == ["first", "second"]
-    engine.finish("third")
-    assert [await tasks[0], await tasks[1]] == [Outcome(), Outcome()]
-    assert (await tasks[2]).result == scripted_answer("third")
+# cancelled by the client
 
 
-async def test_a_request_superseded_at_once_never_reaches_the_engine(scheduler, engine):
-    older, newer = (ask(scheduler, engine, "doc", name) for name in ("older", "newer"))
-    engine.finish("newer")
-    assert (await older, (await newer).result) == (Outcome(), scripted_answer("newer"))
-    assert list(engine.gates) == ["newer"]
+@simulated
+async def test_a_cancelled_request_ends_its_work_at_once():
+    desk = Desk()
+    asked = desk.asking("x║")
+    await asyncio.sleep(0.5)
+    asked.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert desk.log == [(0, "begin", "x"), (0.5, "cancel", "x")]
 
 
-async def test_requests_of_other_documents_go_on(scheduler, engine):
-    one, two = ask(scheduler, engine, "one", "1"), ask(scheduler, engine, "two", "2")
-    await settle()
-    engine.finish("1")
-    engine.finish("2")
-    assert [(await task).result.text for task in (one, two)] == ["1", "2"]
-    assert engine.cancelled == []
+@simulated
+async def test_who_cancels_to_type_on_finds_the_work_again():
+    desk = Desk(seconds=0.6)
+    asked = desk.asking("x║\n")
+    await asyncio.sleep(0.4)
+    desk.scheduler.typed("a")
+    asked.cancel()
+    await asyncio.sleep(ORPHAN_S / 2)
+    await desk.ask("xy║\n")
+    assert desk.log == [(0, "begin", "x"), (0.6, "end", "x")]
 
 
-async def test_cancelling_the_caller_cancels_the_engines_work(scheduler, engine):
-    task = ask(scheduler, engine, "doc", "a")
-    await settle()
-    task.cancel()
-    await settle()
-    assert task.cancelled()
-    assert engine.cancelled == ["a"]
+@simulated
+async def test_work_that_nobody_comes_back_for_ends():
+    desk = Desk()
+    asked = desk.asking("x║\n")
+    await asyncio.sleep(0.4)
+    desk.scheduler.typed("a")
+    asked.cancel()
+    await asyncio.sleep(10)
+    assert desk.log == [(0, "begin", "x"), (round(0.4 + ORPHAN_S, 3), "cancel", "x")]
 
 
-async def test_a_cancelled_request_leaves_a_newer_one_alone(scheduler, engine):
-    older, newer = ask(scheduler, engine, "doc", "older"), ask(scheduler, engine, "doc", "newer")
-    await settle()
+@simulated
+async def test_a_cancelled_request_leaves_the_newer_ones_work_alone():
+    desk = Desk()
+    older = desk.asking("x║\n")
+    await asyncio.sleep(0)
+    newer = desk.asking("y║\n")
+    await asyncio.sleep(0)
     older.cancel()
-    engine.finish("newer")
-    assert (await newer).result == scripted_answer("newer")
+    await newer
+    assert desk.log[-1] == (1, "end", "y")
 
 
-async def test_an_error_is_the_outcome_of_its_request_only(scheduler, engine):
-    engine.finish("fail")
-    engine.finish("next")
-    failed = await ask(scheduler, engine, "doc", "fail")
-    assert isinstance(failed.error, RuntimeError) and failed.result is None
-    assert (await ask(scheduler, engine, "doc", "next")).result == scripted_answer("next")
+# ahead
 
 
-async def test_superseding_ends_a_request_without_a_result(scheduler, engine):
-    task = ask(scheduler, engine, "doc", "a")
-    await settle()
-    scheduler.supersede("doc")
-    scheduler.supersede("unknown")
-    assert await task == Outcome()
+@simulated
+async def test_what_may_come_next_is_filled_one_after_the_other():
+    desk = Desk()
+    desk.scheduler.ahead([at("x1║"), at("x2║")], desk.fill)
+    await asyncio.sleep(10)
+    assert [(what, prefix) for _, what, prefix in desk.log] == [
+        *(("begin", "x1"), ("end", "x1")),
+        *(("begin", "x2"), ("end", "x2")),
+    ]
 
 
-async def test_closing_answers_everything(scheduler, engine):
-    tasks = [ask(scheduler, engine, key, key) for key in "abc"]
-    await settle()
-    await scheduler.aclose()
-    assert sorted(engine.cancelled) == ["a", "b", "c"]
-    assert [await task for task in tasks] == [Outcome()] * 3
+@simulated
+async def test_what_was_begun_ahead_is_out_of_the_way_of_whoever_needs_the_engine():
+    desk = Desk()
+    desk.scheduler.ahead([at("x1║"), at("x2║")], desk.fill)
+    await asyncio.sleep(0.5)
+    await desk.ask("y║", "another document")
+    assert desk.log == [
+        *((0, "begin", "x1"), (0.5, "cancel", "x1")),
+        *((0.5, "begin", "y"), (1.5, "end", "y")),
+    ]
+    await asyncio.sleep(10)
+    assert len(desk.log) == 4
 
 
-async def test_a_storm_of_requests_gets_one_outcome_each(scheduler, engine):
-    draw = random.Random(0)
-    tasks = {}
-    for number in range(500):
-        name = f"{draw.choice(['ok', 'fail'])} {number}"
-        tasks[name] = ask(scheduler, engine, draw.choice("abc"), name)
-        other = draw.choice(list(tasks))
-        draw.choice([tasks[other].cancel, lambda name=other: engine.finish(name), int])()
-        if draw.random() < 0.5:
-            await asyncio.sleep(0)
-    for name in tasks:
-        engine.finish(name)
-    outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
-    kinds = set()
-    for name, outcome in zip(tasks, outcomes, strict=True):
-        if isinstance(outcome, asyncio.CancelledError):
-            kinds.add("cancelled")
-        elif outcome.result is not None:
-            assert outcome.result.text == name
-            kinds.add("result")
-        else:
-            assert outcome.error is None or str(outcome.error) == name
-            kinds.add("error" if outcome.error else "superseded")
-    assert kinds == {"cancelled", "result", "error", "superseded"}
-    assert scheduler._running == {}
+@simulated
+async def test_who_comes_to_where_work_is_ahead_gets_that_work():
+    desk = Desk()
+    desk.scheduler.ahead([at("x1║"), at("x2║")], desk.fill)
+    await asyncio.sleep(0.8)
+    await desk.ask("x1║")
+    await asyncio.sleep(10)
+    assert desk.log == [(0, "begin", "x1"), (1, "end", "x1")]
+
+
+@simulated
+async def test_work_ahead_goes_on_while_one_types_towards_it_and_ends_when_one_does_not():
+    desk = Desk()
+    desk.scheduler.ahead([at("x123║")], desk.fill)
+    await asyncio.sleep(0.1)
+    desk.scheduler.turn(at("x1║"))
+    desk.scheduler.ahead([at("x123║")], desk.fill)
+    await asyncio.sleep(0.1)
+    desk.scheduler.turn(at("xy║"))
+    await asyncio.sleep(0.1)
+    assert desk.log == [(0, "begin", "x123"), (0.2, "cancel", "x123")]
+
+
+@simulated
+async def test_an_error_ahead_is_nobodys():
+    desk = Desk()
+    desk.scheduler.ahead([at("fail║"), at("x║")], desk.fill)
+    await asyncio.sleep(10)
+    assert desk.log[-1] == (2, "end", "x")
+
+
+# the end
+
+
+@simulated
+async def test_closing_a_document_ends_its_turn_and_its_work():
+    desk = Desk()
+    asked = desk.asking("x║")
+    desk.scheduler.ahead([at("x1║")], desk.fill)
+    await asyncio.sleep(0.5)
+    desk.scheduler.supersede("a")
+    desk.scheduler.supersede("unknown")
+    with pytest.raises(Superseded):
+        await asked
+    assert [what for _, what, _ in desk.log] == ["begin", "cancel"]
+
+
+@simulated
+async def test_closing_answers_everything_and_waits_for_the_work_to_stop():
+    desk = Desk()
+    asked = [desk.asking("x║", uri) for uri in "abc"]
+    await asyncio.sleep(0.5)
+    desk.scheduler.ahead([at("y║")], desk.fill)
+    await asyncio.sleep(0)
+    await desk.scheduler.aclose()
+    assert sum(what == "cancel" for _, what, _ in desk.log) == 4
+    replies = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(reply) for reply in replies] == [Superseded] * 3

@@ -76,9 +76,11 @@ async def test_closers_that_the_answer_writes_anew_are_replaced(editor):
 
 async def test_an_answer_of_several_lines_still_replaces_one_line(editor):
     editor.open("SAY 1\\n  2\r\nb\r\n")
-    item = only(await editor.complete(0, 10))
-    assert item.insert_text == "SAY 1\\n  21\r\n  2"
-    assert item.range == types.Range(types.Position(0, 0), types.Position(0, 10))
+    short, long = (await editor.complete(0, 10)).items
+    assert short.insert_text == "SAY 1\\n  21"
+    assert long.insert_text == "SAY 1\\n  21\r\n  2"
+    line = types.Range(types.Position(0, 0), types.Position(0, 10))
+    assert (short.range, long.range) == (line, line)
 
 
 LINES = ["é😀 = 'ü😀'", "a\fb\u2028c\x85d\u2029😀 = ", "", "\tx😀y"]
@@ -130,6 +132,21 @@ async def test_a_whole_new_text_replaces_the_old_one(editor):
         types.DidChangeTextDocumentParams(text_document=document, content_changes=[change])
     )
     assert only(await editor.complete(1, 5)).insert_text == "new 2<new 2|>"
+
+
+async def test_an_item_selected_in_the_clients_list_is_extended(editor):
+    editor.open("x.ab")
+    span = types.Range(types.Position(0, 2), types.Position(0, 4))
+    selected = types.SelectedCompletionInfo(range=span, text="abc")
+    item = only(await editor.complete(0, 4, selected=selected))
+    assert item.insert_text == "x.abc<x.abc|>"
+    assert item.range.end == types.Position(0, 4)
+
+
+async def test_the_client_says_whether_typing_or_a_command_asks(editor):
+    editor.open("    ")
+    assert await editor.complete(0, 4, automatic=True) == NOTHING
+    assert only(await editor.complete(0, 4)).insert_text == "    <    |>"
 
 
 # nothing to show

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from dg_lsp.client import EngineStatus, EngineUnavailable
+from dg_lsp.completion import Completion
 from dg_lsp.document import Edit, Position
-from dg_lsp.session import Completion, Session, Status
+from dg_lsp.session import Session, Status
 from dg_lsp.settings import EngineSettings
 from dg_lsp.triggers import Ask
 from tests.answers import answer as scripted_answer
@@ -57,8 +58,8 @@ class Desk:
     def open(self, text, language="python", uri=URI):
         self.session.open(uri, language, 1, text)
 
-    async def complete(self, line, character, uri=URI):
-        ask = Ask(uri=uri, position=Position(line, character), path="a.py")
+    async def complete(self, line, character, uri=URI, automatic=False):
+        ask = Ask(uri=uri, position=Position(line, character), path="a.py", automatic=automatic)
         return await self.session.complete(ask)
 
 
@@ -84,6 +85,63 @@ async def test_the_end_is_in_the_clients_units():
     assert (completion.text, completion.end) == ("é😀(´a) or b", Position(0, 10))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+async def test_an_item_selected_in_the_editors_list_is_extended(encoding):
+    desk = Desk("(abc)")
+    desk.session.encoding = encoding
+    width = {"utf-8": 7, "utf-16": 4, "utf-32": 3}[encoding]  # of the line's beginning
+    desk.open("é😀.pri\n", language="plaintext")
+    start, end = Position(0, width), Position(0, width + 3)
+    ask = Ask(uri=URI, position=end, selected=Edit("print😀", start, end))
+    assert await desk.session.complete(ask) == [
+        Completion(text="é😀.print😀(abc)", start=Position(0, 0), end=end)
+    ]
+    assert (desk.engine.requests[0].prefix, desk.engine.requests[0].suffix) == (
+        "é😀.print😀",
+        "\n",
+    )
+
+
+async def test_an_item_that_replaces_what_follows_the_cursor_is_extended_behind_that():
+    desk = Desk("(abc)")
+    desk.open("a.prifoo\n")
+    selected = Edit("print", Position(0, 2), Position(0, 8))
+    ask = Ask(uri=URI, position=Position(0, 5), selected=selected)
+    (completion,) = await desk.session.complete(ask)
+    assert (completion.text, completion.end) == ("a.print(abc)", Position(0, 8))
+
+
+async def test_an_item_selected_for_another_place_cannot_be_extended():
+    desk = Desk("(abc)")
+    desk.open("a.pri\nb\n")
+    for start, end in [(Position(1, 0), Position(1, 1)), (Position(0, 2), Position(1, 0))]:
+        ask = Ask(uri=URI, position=Position(0, 5), selected=Edit("print", start, end))
+        assert await desk.session.complete(ask) == []
+    assert desk.engine.requests == []
+
+
+async def test_at_a_word_an_automatic_request_is_answered_only_while_typing():
+    desk = Desk("(abc)", "(abc)")
+    desk.open("")
+    desk.session.change(URI, 2, [Edit("pri", Position(0, 0), Position(0, 0))])
+    assert len(await desk.complete(0, 3, automatic=True)) == 1
+    desk.session.change(URI, 3, [Edit("x", Position(0, 0), Position(0, 0))])
+    assert await desk.complete(0, 4, automatic=True) == []
+    assert len(await desk.complete(0, 4)) == 1, "asked for by command"
+    desk.session.change(URI, 4, [Edit("", Position(0, 0), Position(0, 1))])
+    desk.session.change(URI, 5, [Edit("n", Position(0, 3), Position(0, 3))])
+    desk.session.change(URI, 6, [Edit("", Position(0, 3), Position(0, 4))])
+    assert len(await desk.complete(0, 3, automatic=True)) == 1, "backspace shows what is known"
+
+
+async def test_a_file_that_is_too_large_is_completed_by_command_only():
+    desk = Desk("f(abc)")
+    desk.open("#" + 1_000_000 * "x" + "\ny = ")
+    assert await desk.complete(1, 4, automatic=True) == []
+    assert desk.engine.requests == []
+    assert len(await desk.complete(1, 4)) == 1
+
+
 @pytest.mark.parametrize("answer", ["", " \n ", "\u200b"])
 async def test_nothing_visible_is_nothing_to_show(answer):
     desk = Desk(answer)
@@ -106,7 +164,7 @@ async def test_where_completions_are_off_the_engine_is_left_alone(options):
     desk.session.initialize(options)
     desk.open("x")
     await settle()
-    assert await desk.complete(0, 1) == []
+    assert await desk.complete(0, 1, automatic=True) == []
     assert (desk.engine.log, desk.engine.requests) == ([], [])
     desk.session.configure({"enabled": True, "disabledLanguages": []})
     assert len(await desk.complete(0, 1)) == 1
@@ -117,7 +175,7 @@ async def test_a_disabled_language_does_not_disable_the_others():
     desk.session.initialize({"disabledLanguages": ["markdown"]})
     desk.open("x", language="markdown", uri="file:///w/a.md")
     desk.open("x")
-    assert await desk.complete(0, 1, "file:///w/a.md") == []
+    assert await desk.complete(0, 1, "file:///w/a.md", automatic=True) == []
     assert len(await desk.complete(0, 1)) == 1
 
 
