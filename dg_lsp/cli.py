@@ -91,6 +91,12 @@ def _settings_schema(options: argparse.Namespace) -> int:
     return schema.run(options)
 
 
+def _stats(options: argparse.Namespace) -> int:
+    from dg_lsp import stats
+
+    return stats.run(options)
+
+
 def _pull(options: argparse.Namespace) -> NoReturn:
     cure = "install the engine extra: pip install 'dg-lsp[engine]'"
     _need(("numpy", "gguf", "safetensors", "tokenizers", "torch"), cure)
@@ -157,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
         "fetch a model, by default the one used by default (`dg-lsp pull --help`)",
         passes_on=True,
     )
+    stats = add("stats", _stats, "show what was completed so far: local figures, never sent")
+    stats.add_argument("--json", action="store_true", help="print one JSON object")
+    stats.add_argument("--delete", action="store_true", help="delete them")
     settings = add("settings-schema", _settings_schema, "print the JSON schema of all settings")
     settings.add_argument("--markdown", action="store_true", help="print a table for people")
     bench = add("bench", _bench, "measure quality and speed, in a checkout", passes_on=True)

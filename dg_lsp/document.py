@@ -121,6 +121,10 @@ class Document:
         """The whole text."""
         return "".join(self._lines)
 
+    def lines(self, first: int, count: int) -> str:
+        """The text of so many lines, with their ends."""
+        return "".join(self._lines[first : first + count])
+
     def apply(self, edits: Iterable[Edit], version: int) -> None:
         """Makes the edits in order, each on the result of the one before."""
         for edit in edits:
