@@ -1,9 +1,10 @@
 """A directory of safetensors shards -> the tensors a model asks for, streamed and checked.
 
 All headers are read and held against the model's names and shapes before any weight is; then one
-tensor after the other moves to the dtype and device asked for, unpacked where it is stored in few
-bits. Knows the stored names of each family, nothing of the model class. Reads safetensors only: a
-pickle can run code.
+tensor after the other moves to the dtype and device asked for. What is stored in few bits stays so
+where there is a kernel for it (`weights`), else it is unpacked (`packed`); experts stored one by one
+are stacked. Knows the stored names of each family, nothing of the model class. Reads safetensors
+only: a pickle can run code.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,10 +24,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine import packed
+from engine import layouts
 from engine.config import read_json
 from engine.errors import CheckpointError, ConfigError
+from engine.layouts import FLOATS, Layout
 from engine.packed import Packed
+from engine.weights import PackedWeight
+
+Weight = Tensor | PackedWeight
+Progress = Callable[[float, str], None]
 
 # Per family, first match wins: the pattern of stored names and the model's name (None: skipped).
 # What matches nothing keeps its name, which no model has: it is reported as unexpected.
@@ -36,6 +42,15 @@ _NAMES: dict[str, tuple[tuple[str, str | None], ...]] = {
         (
             r"model\.encoder\.language_model\.(layers\.\d+)\.layer_scalar",
             r"\1.encoder_layer_scalar",
+        ),
+        # Experts one by one: where each belongs in the stacked weight.
+        (
+            r"model\.decoder\.(layers\.\d+\.experts)\.(\d+)\.(gate|up)_proj\.(.+)",
+            r"\1.gate_up_proj[\2,\3].\4",
+        ),
+        (
+            r"model\.decoder\.(layers\.\d+\.experts)\.(\d+)\.down_proj\.(.+)",
+            r"\1.down_proj[\2].\3",
         ),
         (r"model\.decoder\.(.+)", r"\1"),
     ),
@@ -49,45 +64,159 @@ _NAMES: dict[str, tuple[tuple[str, str | None], ...]] = {
         (r"model\.(.+)", r"\1"),
     ),
 }
-_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_HALVES = {"gate": 0, "up": 1}  # of the rows of a stacked weight
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}  # all others: 1
 _INDEX = "model.safetensors.index.json"
-_PACKED = "packed"  # stands for a dtype
 _SHARD_BYTES = 44_000_000  # of tensors written into one file
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """One tensor as a shard's header describes it; `name` is the model's.
-
-    A packed one is named and shaped as what it unpacks to; its `parts` are what is stored.
-    """
+    """One tensor as a shard's header describes it; `name` is the model's."""
 
     shard: Path
     stored: str
     name: str
     shape: tuple[int, ...]
     dtype: str
-    parts: tuple[_Stored, ...] = ()
 
     @property
     def bytes(self) -> int:
-        if self.parts:
-            return sum(part.bytes for part in self.parts)
-        return {"U8": 1, **_FLOAT_BYTES}[self.dtype] * math.prod(self.shape)
+        return _BYTES.get(self.dtype, 1) * math.prod(self.shape)
 
-    def read(self, file: Any, dtype: torch.dtype | None, device: torch.device) -> Tensor:
-        """The tensor out of its open shard; without a `dtype` still in the file's pages."""
-        if not self.parts:
-            tensor: Tensor = file.get_tensor(self.stored)
-            if dtype is None:
-                return tensor
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A tensor, or one expert's share of it, and the stored parts it is made of.
+
+    `name` is the model's, with a place such as [3,gate] in a stacked one. A plain tensor has one
+    part and no form.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parts: Mapping[str, _Stored]
+    form: layouts.Form | None = None
+    kind: type = Tensor
+
+    @property
+    def first(self) -> _Stored:
+        return next(iter(self.parts.values()))
+
+    @property
+    def stored(self) -> str:
+        """What the files call it."""
+        return self.first.stored if self.form is None else self.first.stored.rpartition(".")[0]
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts.values())
+
+    def read(
+        self, parts: Mapping[str, Tensor], dtype: torch.dtype | None, device: torch.device
+    ) -> Weight:
+        """The weight of its parts, still in the file's pages where it is plain and has no `dtype`."""
+        if self.form is None:
+            (tensor,) = parts.values()
             # A copy always: the file's pages must not outlive the shard, nor shrink under us.
-            return tensor.to(device, dtype, copy=True)
+            return tensor if dtype is None else tensor.to(device, dtype, copy=True)
         try:
-            parts = (file.get_tensor(part.stored).to(device) for part in self.parts)
-            return Packed(*parts).unpack(dtype or torch.float16)
+            made = self.form.make({name: part.to(device) for name, part in parts.items()})
+            if isinstance(made, Packed):
+                return made.unpack(dtype or torch.float16)
         except CheckpointError as error:
-            raise CheckpointError(f"{self.shard}: {self.stored}: {error}; fetch it again") from None
+            raise CheckpointError(
+                f"{self.first.shard}: {self.stored}: {error}; fetch it again"
+            ) from None
+        return made
+
+
+class Checkpoint:
+    """The weights of a directory that are a model's; `shapes` are those it must have.
+
+    Raises CheckpointError when they are not exactly those. A head in few bits is one of them even
+    where the model's is tied.
+    """
+
+    def __init__(self, directory: Path, family: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        layout = layouts.of_directory(directory)
+        pieces = _pieces(_headers(directory, family), layout)
+        self._pieces = _match(pieces, shapes, directory)
+        self._twins = {
+            _decoder_twin(name): name
+            for name in set(shapes) - {piece.name for piece in pieces}
+            if _decoder_twin(name) != name
+        }
+        self._shapes = shapes
+        self.sizes: dict[str, int] = {}  # bytes stored of each weight
+        for piece in self._pieces:
+            name = piece.name.partition("[")[0]
+            self.sizes[name] = self.sizes.get(name, 0) + piece.bytes
+
+    def stream(
+        self,
+        *,
+        dtype: torch.dtype | None,
+        device: torch.device,
+        only: Collection[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[str, Weight]]:
+        """Names and weights, one shard open at a time, each moved before the next is read.
+
+        `dtype` None gives plain tensors as they are stored, still in the file's pages: for who turns
+        them into something else at once. `only` these names. Damaged ones raise CheckpointError.
+        """
+        pieces = [p for p in self._pieces if only is None or p.name.partition("[")[0] in only]
+        total = sum(piece.bytes for piece in pieces) or 1
+        done = 0
+        stacks: dict[str, _Stack] = {}
+        for piece, parts in _read(pieces):
+            name, _, place = piece.name.partition("[")
+            weight = piece.read(parts, dtype, device)
+            del parts
+            done += piece.bytes
+            if progress:
+                progress(done / total, f"loading weights: {done >> 20} of {total >> 20} MiB")
+            if place:
+                stack = stacks.setdefault(name, _Stack(self._shapes[name], piece.kind))
+                stack.put(place, weight)
+                if not stack.is_full:
+                    continue
+                weight = stacks.pop(name).weight()
+            yield name, weight
+            if isinstance(weight, Tensor) and name in self._twins:
+                yield self._twins[name], weight.clone()
+            del weight
+
+
+class _Stack:
+    """A stacked weight [E, N, K] that is filled share by share."""
+
+    def __init__(self, shape: tuple[int, ...], kind: type) -> None:
+        self._shape = shape
+        self._kind: Callable[..., PackedWeight] = kind
+        self._left = math.prod(shape)
+        self._parts: dict[str, Tensor] = {}
+
+    def put(self, place: str, share: Weight) -> None:
+        """Takes the share of `place`, such as "3]" or "3,gate]"."""
+        expert, _, half = place.removesuffix("]").partition(",")
+        parts = share.parts() if isinstance(share, PackedWeight) else {"": share}
+        for name, part in parts.items():
+            if name not in self._parts:
+                shape = (*self._shape[:2], *part.shape[1:])
+                self._parts[name] = torch.empty(shape, dtype=part.dtype, device=part.device)
+            first = _HALVES.get(half, 0) * len(part)
+            self._parts[name][int(expert), first : first + len(part)] = part
+        self._left -= math.prod(share.shape)
+
+    @property
+    def is_full(self) -> bool:
+        return self._left == 0
+
+    def weight(self) -> Weight:
+        """The whole."""
+        return self._parts[""] if "" in self._parts else self._kind(**self._parts)
 
 
 def load_tensors(
@@ -97,32 +226,11 @@ def load_tensors(
     *,
     dtype: torch.dtype | None,
     device: torch.device,
-    progress: Callable[[float, str], None] | None = None,
-) -> dict[str, torch.Tensor]:
-    """The tensors named in `shapes`, one shard open at a time, each moved before the next is read.
-
-    `dtype` None gives them as they are stored, still in the file's pages: for who turns them into
-    something else at once; packed ones as float16. Raises CheckpointError when the directory's
-    tensors are not exactly those, or are damaged.
-    """
-    stored = _headers(directory, family)
-    if _is_packed(directory):
-        stored = _packed_together(stored)
-    found = _match(stored, shapes, directory)
-    total = sum(item.bytes for item in found) or 1
-    done = 0
-    tensors: dict[str, torch.Tensor] = {}
-    for shard, items in groupby(found, key=lambda item: item.shard):
-        with _open(shard) as file:
-            for item in items:
-                tensors[item.name] = item.read(file, dtype, device)
-                done += item.bytes
-                if progress:
-                    progress(done / total, f"loading weights: {done >> 20} of {total >> 20} MiB")
-    for name in shapes:
-        if name not in tensors:  # only the encoder's scalars may be left to the decoder's
-            tensors[name] = tensors[_decoder_twin(name)].clone()
-    return tensors
+    progress: Progress | None = None,
+) -> dict[str, Weight]:
+    """All weights of a `Checkpoint` at once."""
+    checkpoint = Checkpoint(directory, family, shapes)
+    return dict(checkpoint.stream(dtype=dtype, device=device, progress=progress))
 
 
 def save_shards(weights: Mapping[str, Tensor | Packed], directory: Path) -> None:
@@ -167,34 +275,117 @@ def model_name(stored: str, family: str) -> str | None:
     return stored
 
 
-def _match(
-    stored: list[_Stored], shapes: Mapping[str, tuple[int, ...]], directory: Path
-) -> list[_Stored]:
-    """The stored tensors the model takes; raises unless they are exactly those in `shapes`."""
-    if "lm_head.weight" not in shapes:  # a tied head may be stored all the same
-        stored = [item for item in stored if item.name != "lm_head.weight"]
-    given: dict[str, _Stored] = {}
+def _pieces(stored: list[_Stored], layout: Layout) -> list[_Piece]:
+    """What the stored tensors are parts of; raises when parts do not belong together."""
+    pieces, groups = [], dict[str, dict[str, _Stored]]()
     for item in stored:
-        if twin := given.get(item.name):
-            raise CheckpointError(
-                f"{directory}: {item.name} is stored twice, as {twin.stored} in {twin.shard.name} "
-                f"and as {item.stored} in {item.shard.name}"
-            )
-        given[item.name] = item
+        stem, _, part = item.name.rpartition(".")
+        if part in layout.parts:
+            twin = groups.setdefault(stem, {}).setdefault(part, item)
+            if twin is not item:
+                raise _twice(item.name, twin, item)
+        elif part not in layout.unused:
+            pieces.append(_plain(item))
+    for stem, parts in groups.items():
+        first = next(iter(parts.values()))
+        if len(parts) == 1 and first.dtype in FLOATS:
+            pieces.append(_plain(first))
+            continue
+        where = first.stored.rpartition(".")[0]
+        dtypes = {part: item.dtype for part, item in parts.items()}
+        form = layout.form(where, dtypes)
+        try:
+            made = layouts.make(form, {part: item.shape for part, item in parts.items()}, dtypes)
+        except CheckpointError as error:
+            raise CheckpointError(f"{first.shard}: {where} {error}") from None
+        name = stem if stem.endswith("]") else stem + layout.suffix
+        pieces.append(_Piece(name, tuple(made.shape), parts, form, type(made)))
+    return pieces
+
+
+def _plain(item: _Stored) -> _Piece:
+    # An expert's place stands for the whole name of its weight.
+    name = item.name.removesuffix(".weight") if "].weight" in item.name else item.name
+    return _Piece(name, item.shape, {"": item})
+
+
+def _read(pieces: list[_Piece]) -> Iterator[tuple[_Piece, dict[str, Tensor]]]:
+    """Each piece with its parts, in the order of the files."""
+    items = [(item, part, piece) for piece in pieces for part, item in piece.parts.items()]
+    items.sort(key=lambda item: (item[0].shard, item[0].stored))
+    read: dict[str, dict[str, Tensor]] = {}
+    for shard, held in groupby(items, key=lambda item: item[0].shard):
+        with _open(shard) as file:
+            for item, part, piece in held:
+                parts = read.setdefault(piece.name, {})
+                tensor = file.get_tensor(item.stored)
+                # Parts may lie in several shards: they are held until the last one is read.
+                parts[part] = tensor if piece.form is None else tensor.clone()
+                del tensor
+                if len(parts) == len(piece.parts):
+                    del parts
+                    yield piece, read.pop(piece.name)
+
+
+def _match(
+    pieces: list[_Piece], shapes: Mapping[str, tuple[int, ...]], directory: Path
+) -> list[_Piece]:
+    """The pieces the model takes; raises unless they make exactly the weights in `shapes`."""
+    if "lm_head.weight" not in shapes:  # a tied head may be stored all the same
+        heads = [p for p in pieces if p.name == "lm_head.weight"]
+        if heads and issubclass(heads[0].kind, PackedWeight):
+            shapes = {**shapes, "lm_head.weight": shapes["embed_tokens.weight"]}
+        else:
+            pieces = [piece for piece in pieces if piece not in heads]
+    given: dict[str, _Piece] = {}
+    for piece in pieces:
+        if twin := given.get(piece.name):
+            raise _twice(piece.name, twin.first, piece.first)
+        given[piece.name] = piece
+    shapes = _shares(shapes, given)
     missing = [n for n in shapes if n not in given and _decoder_twin(n) not in given]
     _refuse(missing, "missing, the model has no weights without them", directory)
-    unexpected = [item.stored for item in stored if item.name not in shapes]
+    unexpected = [piece.stored for piece in pieces if piece.name not in shapes]
     _refuse(unexpected, "unexpected, config.json describes another model", directory)
     misshapen = [
-        f"{item.stored} is {list(item.shape)} but must be {list(shapes[item.name])}"
-        for item in stored
-        if item.shape != tuple(shapes[item.name])
+        f"{piece.stored} is {list(piece.shape)} but must be {list(shapes[piece.name])}"
+        for piece in pieces
+        if piece.shape != tuple(shapes[piece.name])
     ]
     _refuse(misshapen, "misshapen, config.json describes another model", directory)
-    known = {*_FLOAT_BYTES, _PACKED}
-    strange = [f"{item.stored} is {item.dtype}" for item in stored if item.dtype not in known]
-    _refuse(strange, f"not of a dtype this engine reads ({', '.join(_FLOAT_BYTES)})", directory)
-    return stored
+    plain = [piece.first for piece in pieces if piece.form is None]
+    strange = [f"{item.stored} is {item.dtype}" for item in plain if item.dtype not in FLOATS]
+    _refuse(strange, f"not of a dtype this engine reads ({', '.join(FLOATS)})", directory)
+    kinds: dict[str, type] = {}
+    mixed = [
+        piece.stored
+        for piece in pieces
+        if kinds.setdefault(piece.name.partition("[")[0], piece.kind) is not piece.kind
+    ]
+    _refuse(mixed, "stored in another way than the other experts of their layer", directory)
+    return pieces
+
+
+def _twice(name: str, one: _Stored, other: _Stored) -> CheckpointError:
+    return CheckpointError(
+        f"{one.shard.parent}: {name} is stored twice, as {one.stored} in {one.shard.name} "
+        f"and as {other.stored} in {other.shard.name}"
+    )
+
+
+def _shares(
+    shapes: Mapping[str, tuple[int, ...]], given: Collection[str]
+) -> Mapping[str, tuple[int, ...]]:
+    """The shapes with every weight that is stored expert by expert taken apart."""
+    stacked = {name.partition("[")[0] for name in given if "[" in name}
+    found = {name: shape for name, shape in shapes.items() if name not in stacked}
+    for name in stacked & shapes.keys():
+        experts, rows, *inner = shapes[name]
+        halves = [f",{half}" for half in _HALVES] if "gate_up" in name else [""]
+        for expert in range(experts):
+            for half in halves:
+                found[f"{name}[{expert}{half}]"] = (rows // len(halves), *inner)
+    return found
 
 
 def _refuse(names: list[str], what: str, directory: Path) -> None:
@@ -270,46 +461,6 @@ def _inside(directory: Path, file: object) -> Path:
     if path.resolve().parent not in homes:
         raise CheckpointError(f"{path} is a link out of the model's directory; copy the file there")
     return path
-
-
-def _is_packed(directory: Path) -> bool:
-    """Whether matrices are stored in our packed form; raises when they are quantised otherwise."""
-    config = _json(directory / "config.json") if (directory / "config.json").is_file() else {}
-    scheme = "modelopt" if (directory / "hf_quant_config.json").is_file() else None
-    theirs, ours = config.get("quantization_config"), config.get("quantization")
-    if isinstance(theirs, dict):
-        scheme = theirs.get("quant_method") or theirs.get("quant_algo") or "unknown"
-    elif isinstance(ours, dict) and ours.get("format") != packed.FORMAT:
-        scheme = ours.get("format") or "unknown"
-    if scheme:
-        raise CheckpointError(
-            f"{directory} is quantised ({scheme}), which this engine does not read yet; "
-            "take the bfloat16 release"
-        )
-    return isinstance(ours, dict)
-
-
-def _packed_together(stored: list[_Stored]) -> list[_Stored]:
-    """The parts of each packed matrix as one tensor; raises when they do not belong together."""
-    whole, parts = [], dict[tuple[Path, str], dict[str, _Stored]]()
-    for item in stored:
-        stem, _, part = item.stored.rpartition(".")
-        if part in packed.PARTS:
-            parts.setdefault((item.shard, stem), {})[part] = item
-        else:
-            whole.append(item)
-    for (shard, stem), found in parts.items():
-        if {part: item.dtype for part, item in found.items()} != packed.PARTS:
-            held = ", ".join(f"{part} {item.dtype}" for part, item in sorted(found.items()))
-            raise CheckpointError(f"{shard}: {stem} is packed in parts it cannot have: {held}")
-        ordered = tuple(found[part] for part in packed.PARTS)
-        try:
-            shape = packed.packed_shape(*(item.shape for item in ordered))
-        except CheckpointError as error:
-            raise CheckpointError(f"{shard}: {stem}: {error}") from None
-        name = ordered[0].name.removesuffix(".codes")
-        whole.append(_Stored(shard, stem, name, shape, _PACKED, ordered))
-    return sorted(whole, key=lambda item: (item.shard, item.stored))
 
 
 def _json(path: Path) -> dict[str, Any]:

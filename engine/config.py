@@ -223,6 +223,7 @@ class SamplerConfig:
 class EngineConfig:
     """How an engine process is set up.
 
+    `quantize` rounds the weights while they are loaded, as the table in `formats` says.
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess.
@@ -231,6 +232,7 @@ class EngineConfig:
     model: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    quantize: Literal["bf16", "fp8", "int4"] = "bf16"
     threads: int = 0
     prefill_chunk: int = 512
     max_prompt_tokens: int | None = None
@@ -243,6 +245,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "prefill_chunk", "cache_prefixes", "cache_bytes")
+        if self.quantize != "bf16" and self.dtype == "int8":
+            raise ConfigError(f"quantize {self.quantize!r} and dtype 'int8' exclude each other")
         if self.max_prompt_tokens is not None and self.max_prompt_tokens < 64:
             raise ConfigError(
                 f"max_prompt_tokens must be at least 64, got {self.max_prompt_tokens}"

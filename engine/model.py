@@ -13,7 +13,7 @@ those of its decoder.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from engine import kernels
 from engine.cache import PrefixCache
 from engine.config import AttentionConfig, ModelConfig
+from engine.weights import PackedWeight
 
 
 class Transformer(nn.Module):
@@ -41,7 +42,31 @@ class Transformer(nn.Module):
             self.self_conditioning = SelfConditioning(config)
         self.lm_head: nn.Module | None = None
         if not config.tied_head:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Projection(config.hidden_size, config.vocab_size, 0)
+
+    def load(self, weights: Mapping[str, Tensor | PackedWeight]) -> None:
+        """Takes all weights by name, in few bits or not; a tied model takes a head of its own too."""
+        if self.lm_head is None and "lm_head.weight" in weights:
+            with torch.device("meta"):
+                self.lm_head = Projection(self.config.hidden_size, self.config.vocab_size, 0)
+        plain = {}
+        for name, weight in weights.items():
+            if isinstance(weight, Tensor):
+                plain[name] = weight
+                continue
+            path, _, attribute = name.rpartition(".")
+            module = self.get_submodule(path)
+            delattr(module, attribute)  # a parameter, which only a tensor can be
+            setattr(module, attribute, weight)
+        self.load_state_dict(plain, strict=True, assign=True)
+
+    def weights(self) -> Iterator[tuple[str, Tensor | PackedWeight]]:
+        """All weights with their names, each once."""
+        yield from self.named_parameters()
+        for path, module in self.named_modules():
+            for attribute, value in vars(module).items():
+                if isinstance(value, PackedWeight):
+                    yield f"{path}.{attribute}", value
 
     def encode(
         self, ids: Sequence[int], cache: PrefixCache, *, shift: int = 0, on_canvas: bool = False
@@ -283,6 +308,7 @@ class Projection(nn.Linear):
     """A linear layer without bias; on a canvas plus a low-rank adapter, where the model has them.
 
     With adapters the encoder stays the causal model they were trained on, to the last bit.
+    `weight` is a PackedWeight where `Transformer.load` was given one.
     Source: LoRA (arXiv:2106.09685), its scale folded into `adapter_up`.
     """
 
@@ -293,9 +319,9 @@ class Projection(nn.Linear):
             self.adapter_up = nn.Parameter(torch.zeros(outputs, rank))
         self.rank = rank
 
-    def forward(self, x: Tensor, on_canvas: bool) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
         """x [..., inputs] -> [..., outputs]."""
-        out = F.linear(x, self.weight)
+        out = kernels.linear(x, self.weight)
         if self.rank and on_canvas:
             down, up = self.adapter_down.to(x.dtype), self.adapter_up.to(x.dtype)
             out = out + F.linear(F.linear(x, down), up)
@@ -328,8 +354,10 @@ class Experts(nn.Module):
         assert config.experts
         count, width = config.experts.count, config.experts.intermediate_size
         self.activation = config.activation
-        self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * width, config.hidden_size))
-        self.down_proj = nn.Parameter(torch.empty(count, config.hidden_size, width))
+        gate_up = torch.empty(count, 2 * width, config.hidden_size)
+        self.gate_up_proj: Tensor | PackedWeight = nn.Parameter(gate_up)
+        down = torch.empty(count, config.hidden_size, width)
+        self.down_proj: Tensor | PackedWeight = nn.Parameter(down)
 
     def forward(self, x: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
         """x [T, D], weights and indices [T, K] -> [T, D]."""

@@ -16,7 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import causal, checkpoint, drafts, endings, infill, kernels, memory, prompt, quant
+from engine import (
+    causal,
+    checkpoint,
+    drafts,
+    endings,
+    formats,
+    infill,
+    kernels,
+    memory,
+    prompt,
+    quant,
+)
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
@@ -65,14 +76,23 @@ class Engine:
     def load(cls, config: EngineConfig, progress: Progress | None = None) -> Engine:
         """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
         device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, device, ModelConfig.from_directory(config.model))
+        dtype = native_dtype(device)
+        if config.dtype != "auto" or config.quantize == "bf16":
+            described = ModelConfig.from_directory(config.model)
+            dtype = choose_dtype(config.dtype, device, described)
         if config.threads:
             torch.set_num_threads(config.threads)
         generation = config.model / "generation_config.json"
         if config.sampler is None and generation.exists():
             config = replace(config, sampler=SamplerConfig.from_hf(read_json(generation)))
         tokenizer = Tokenizer.from_directory(config.model)
-        model = load_model(config.model, dtype=dtype, device=device, progress=progress)
+        model = load_model(
+            config.model,
+            dtype=dtype,
+            device=device,
+            precision=config.quantize,
+            progress=progress,
+        )
         engine = cls(config.model.resolve().name, config, model, tokenizer)
         engine.infill(InfillRequest(prefix="def warm_up(", max_tokens=2), cancelled=lambda: False)
         return engine
@@ -113,7 +133,7 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """What runs, as JSON values."""
         model = self._model
-        weights = {id(p): p for p in model.parameters()}.values()
+        weights = dict(model.weights())
         return {
             "model": self._name,
             "directory": str(self._config.model),
@@ -123,8 +143,13 @@ class Engine:
             "device": str(self._device),
             "dtype": str(model.embed_tokens.weight.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
-            "parameters": sum(p.numel() for p in weights),
-            "weight_bytes": sum(p.nbytes for p in weights),
+            "weights": {
+                formats.class_of(name).name: formats.kept(weight)
+                for name, weight in weights.items()
+                if formats.kept(weight) != "plain"
+            },
+            "parameters": sum(math.prod(weight.shape) for weight in weights.values()),
+            "weight_bytes": sum(weight.nbytes for weight in weights.values()),
             "cache_bytes": self._prefixes.nbytes,
             "cached_prefixes": len(self._prefixes),
             "canvas_length": model.config.canvas_length or None,
@@ -363,27 +388,39 @@ def _to_copy_from(request: InfillRequest) -> tuple[str, ...]:
 
 
 def load_model(
-    directory: Path, *, dtype: torch.dtype, device: torch.device, progress: Progress | None = None
+    directory: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    precision: formats.Precision = "bf16",
+    progress: Progress | None = None,
 ) -> Transformer:
     """The model in `directory`, weights streamed to `device` in `dtype`, ready for inference.
 
-    For int8 they are loaded as they are stored, then changed layer by layer.
+    What is stored in few bits stays so, the rest is rounded to `precision` as it comes. For int8
+    all are loaded as they are stored, then changed layer by layer.
     """
     config = ModelConfig.from_directory(directory)
     with torch.device("meta"):
         model = Transformer(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     read_as = None if dtype is torch.int8 else dtype
-    tensors = checkpoint.load_tensors(
-        directory, config.family, shapes, dtype=read_as, device=device, progress=progress
-    )
-    model.load_state_dict(tensors, strict=True, assign=True)
-    del tensors
+    stored = checkpoint.Checkpoint(directory, config.family, shapes)
+    stream = stored.stream(dtype=read_as, device=device, progress=progress)
+    weights = formats.converted(stream, precision, tied_head=config.tied_head, dtype=dtype)
+    if dtype is torch.int8:
+        model.load({name: _plain(weight) for name, weight in weights if name in shapes})
+    else:
+        model.load(dict(weights))
     model.eval().requires_grad_(False)
     if dtype is torch.int8:
         quant.quantize(model)
         memory.give_back()
     return model
+
+
+def _plain(weight: formats.Weight) -> Tensor:
+    return weight if isinstance(weight, Tensor) else weight.dequantize(torch.float32)
 
 
 def choose_device(wanted: str) -> torch.device:

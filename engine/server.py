@@ -177,6 +177,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
         model=resolve_model(options.model),
         device=options.device,
         dtype=options.dtype,
+        quantize=options.quantize,
         threads=options.threads,
     )
     progress(0.0, "importing torch")
@@ -218,6 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16", "int8"]
+    )
+    parser.add_argument(
+        "--quantize",
+        default="bf16",
+        choices=["bf16", "fp8", "int4"],
+        help="round the weights while they are loaded",
     )
     parser.add_argument("--threads", default=0, type=int, help="0: those that others leave")
     parser.add_argument("--tcp", default="", metavar="[HOST:]PORT", help="instead of a unix socket")

@@ -1,7 +1,7 @@
 """Weights kept in few bits: codes and scales as frozen values, and how a tensor is rounded to them.
 
 A packed weight stands for a tensor [..., N, K] that multiplies K inputs into N outputs; experts are
-stacked in front. Its parts lie on any one device. Knows nothing of names, files or products: the
+stacked in front. Its parts lie on any one device; CheckpointError when they do not fit. Knows nothing of names, files or products: the
 products are in `engine.kernels`, what is kept in which form is said in `engine.formats`.
 
 Source: NVFP4 as in NVIDIA's ModelOpt and compressed-tensors; the signed 4-bit scale as in GGUF's Q4_0.
@@ -16,6 +16,8 @@ from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
+
+from engine.errors import CheckpointError
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
@@ -55,8 +57,8 @@ class PackedWeight(ABC):
         """The same weight on `device`."""
         return self.each(lambda part: part.to(device))
 
-    def __getitem__(self, index: int) -> Self:
-        """One of the stacked weights, a view."""
+    def __getitem__(self, index: int | slice) -> Self:
+        """One or some of the stacked weights, or of the outputs where nothing is stacked; a view."""
         return self.each(lambda part: part[index])
 
     @property
@@ -109,13 +111,14 @@ class Int4Weight(PackedWeight):
 
     def __post_init__(self) -> None:
         _require(self.codes, torch.uint8)
-        assert self.group in INT4_GROUPS and self.shape[-1] % self.group == 0, (
-            f"{self.scale.shape[-1]} groups of {self.shape[-1]} values: take 32 or 64 in each"
-        )
-        if self.factor is None:
-            _require(self.scale, torch.bfloat16)
-        else:
-            _require(self.scale, FP8)
+        groups = self.scale.shape[-1] if self.scale.ndim else 0
+        if groups == 0 or self.shape[-1] / groups not in INT4_GROUPS:
+            raise CheckpointError(
+                f"{groups} groups of {self.shape[-1]} values: take 32 or 64 in each"
+            )
+        kind = torch.bfloat16 if self.factor is None else FP8
+        _require(self.scale, kind, (*self.shape[:-1], groups))
+        if self.factor is not None:
             _require(self.factor, torch.float32, self.codes.shape[:-1])
 
     @property
@@ -174,6 +177,10 @@ def to_fp8(weight: Tensor) -> Fp8Weight:
 
 def to_int4(weight: Tensor, group: int = 32, scale_dtype: torch.dtype = FP8) -> Int4Weight:
     """The float tensor [..., N, K] in groups of 32 or 64, each with the best of a few scales."""
+    if weight.shape[-1] % group:
+        raise CheckpointError(
+            f"rows of {weight.shape[-1]} values cannot be cut into groups of {group}"
+        )
 
     def rounded(some: Tensor) -> Int4Weight:
         grouped = some.view(len(some), -1, group)
@@ -246,10 +253,10 @@ def _by_rows(weight: Tensor, rounded: Callable[[Tensor], _W]) -> _W:
 
 
 def _require(part: Tensor, dtype: torch.dtype, shape: tuple[int, ...] | None = None) -> None:
-    assert part.dtype is dtype, f"a part of a packed weight is {part.dtype}, not {dtype}"
-    assert shape is None or part.shape == shape, (
-        f"a part of a packed weight is {list(part.shape)}, not {list(shape)}"
-    )
+    if part.dtype is not dtype:
+        raise CheckpointError(f"a part of a packed weight is {part.dtype}, not {dtype}")
+    if shape is not None and part.shape != shape:
+        raise CheckpointError(f"a part of a packed weight is {list(part.shape)}, not {list(shape)}")
 
 
 def _nonzero(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from engine.errors import CheckpointError
 from engine.kernels import reference
 from engine.weights import (
     FP8,
@@ -128,12 +129,14 @@ def test_long_rows_are_rounded_in_chunks_to_the_same(monkeypatch):
 
 def test_parts_that_do_not_belong_together_are_refused():
     codes = random_codes(3, 64)
-    with pytest.raises(AssertionError, match="1 groups of 128 values: take 32 or 64"):
+    with pytest.raises(CheckpointError, match="1 groups of 128 values: take 32 or 64"):
         Int4Weight(codes, torch.ones(3, 1).bfloat16())
-    with pytest.raises(AssertionError, match=r"is torch\.float32, not"):
+    with pytest.raises(CheckpointError, match=r"is torch\.float32, not"):
         Fp8Weight(torch.ones(3, 4), torch.ones(3))
-    with pytest.raises(AssertionError, match=r"\[4\], not \[3\]"):
+    with pytest.raises(CheckpointError, match=r"\[4\], not \[3\]"):
         Fp8Weight(torch.ones(3, 4).to(FP8), torch.ones(4))
+    with pytest.raises(CheckpointError, match="rows of 48 values cannot be cut into groups of 32"):
+        to_int4(torch.ones(2, 48))
 
 
 @pytest.mark.parametrize("rounded", [to_int4, to_fp4])
