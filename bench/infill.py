@@ -183,6 +183,7 @@ def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
     from engine.cache import PrefixCache
     from engine.config import SamplerConfig
     from engine.runtime import load_model
+    from engine.steps import Canvas
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     place = torch.device(device)
@@ -198,7 +199,7 @@ def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
         reference.save_pretrained(directory)
         ours = load_model(Path(directory), dtype=dtype, device=place)
     prompt = torch.randint(32_768, (PROMPT_TOKENS,)).tolist()
-    canvas = infill.Canvas(hole=HOLE, clamped=tuple(torch.randint(32_768, (SUFFIX,)).tolist()))
+    canvas = Canvas(hole=HOLE, clamped=tuple(torch.randint(32_768, (SUFFIX,)).tolist()))
     sampler = SamplerConfig(max_steps=STEPS, confidence=1e-30)
 
     def theirs() -> None:
@@ -217,14 +218,11 @@ def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
 
     kept = fresh()
 
-    def generator() -> torch.Generator:
-        return torch.Generator(place).manual_seed(0)
-
     runs: dict[str, Callable[[], object]] = {
         "theirs": theirs,
-        "cold": lambda: infill.infill(ours, fresh(), canvas, sampler, generator()),
-        "warm": lambda: infill.infill(ours, kept, canvas, sampler, generator()),
-        "canvas": lambda: infill.generate(ours, fresh(), 256, sampler, generator()),
+        "cold": lambda: infill.infill(ours, fresh(), canvas, sampler, seed=0),
+        "warm": lambda: infill.infill(ours, kept, canvas, sampler, seed=0),
+        "canvas": lambda: infill.generate(ours, fresh(), 256, sampler, seed=0),
     }
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(rounds + 1):  # the first round warms up and does not count

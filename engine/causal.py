@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from engine.cache import PrefixCache
-from engine.infill import Canvas, Control, Filled, sealed
+from engine.infill import Control, Filled, sealed
 from engine.model import Transformer
 from engine.request import StopReason
+from engine.steps import Canvas
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 Token ids in, token ids out. The known part of a canvas is put back at every step and left out of
 the entropy budget and the stop rule. Knows
-nothing of text, requests or HTTP; what a step decides is `engine.sampler`'s.
+nothing of text, requests or HTTP; a step is made in `engine.steps`, and decided in `engine.sampler`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
-from torch import Tensor
 
-from engine import sampler
+from engine import noise, steps
 from engine.cache import PrefixCache
 from engine.config import SamplerConfig
 from engine.errors import Cancelled
 from engine.model import Transformer
+from engine.noise import Noise
 from engine.request import StopReason
-from engine.sampler import Prediction
+from engine.steps import Canvas, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +50,6 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canvas:
-    """[lead | hole | clamped]: known ids, `hole` undecided positions, known ids.
-
-    `lead` is the last token of the prefix where the model predicts one position earlier
-    (`CanvasConfig.shifted`): it is then on the canvas and not in the cache. `guess` is what the
-    hole's first positions show before the first step, instead of noise. `begin` are the ids the
-    hole may begin with; none stands for all.
-    """
-
-    hole: int
-    clamped: tuple[int, ...] = ()
-    lead: tuple[int, ...] = ()
-    guess: tuple[int, ...] = ()
-    begin: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """Ids for a hole; `log_probability` is the mean over them, `forwards` counts model passes."""
 
@@ -81,121 +65,37 @@ def denoise(
     cache: PrefixCache,
     canvas: Canvas,
     config: SamplerConfig,
-    generator: torch.Generator,
+    noise: Noise,
     control: Control,
     *,
     shift: int = 0,
+    steps: Steps = steps.plain,
 ) -> Filled:
     """Denoises the hole of `canvas`, which follows the cached prefix, `shift` positions away.
 
-    Logits and self-conditioning are computed for the hole's rows only. What a step decides is a
-    matter of the noise the model was trained on: `_Renoised` or `_Unmasked`.
+    `steps` is how the steps are made. Some are one step ahead of what they report, so that a device
+    never waits: what they report is the answer, and a step behind the last one counts for nothing.
     """
-    own = model.config.canvas
-    assert own, "this model has no diffusion training"
-    hole = sampler.initial_noise((1, canvas.hole), model.config, generator)
-    hole[:, : len(canvas.guess)] = _ids(canvas.guess, generator)
-    process = (_Unmasked if own.noise == "mask" else _Renoised)(model, config, generator)
-    before, after = (_ids(part, generator) for part in (canvas.lead, canvas.clamped))
-    before_soft, after_soft = model.embed(before), model.embed(after)
-    first = before.shape[1] - own.shifted
-    assert first >= 0, "shifted logits need the token before the hole on the canvas"
-    begin = torch.tensor(canvas.begin, device=hole.device)
-    soft = None
-    for forwards in range(1, config.max_steps + 1):
-        control.check()
-        hidden = model.canvas(torch.cat((before, hole, after), 1), cache, soft, shift=shift)
-        logits = model.logits(hidden[:, first : first + canvas.hole])
-        if own.mask_id is not None:
-            logits[..., own.mask_id] = -torch.inf
-        if canvas.begin:
-            allowed = logits[0, 0, begin]
-            logits[0, 0] = -torch.inf
-            logits[0, 0, begin] = allowed
-        belief = sampler.predict(logits, process.temperature(forwards))
-        hole, done = process.decide(belief, hole)
+    assert model.config.canvas, "this model has no diffusion training"
+    control.check()
+    reports = steps(model, cache, canvas, config, noise, shift)
+    for forwards, seen in enumerate(reports, start=1):
         if control.on_draft:
-            control.on_draft(process.best[0].tolist(), forwards)
-        if done or control.expired:
+            control.on_draft(seen.best.tolist(), forwards)
+        if seen.done or control.expired or forwards == config.max_steps:
             break
-        if own.self_conditioning:
-            believed = model.soft_embedding(belief.probabilities)
-            soft = torch.cat((before_soft, believed, after_soft), 1)
-    if done:
+        control.check()
+    if seen.done:
         stop = StopReason.COMPLETE
     else:
         late = control.expired and forwards < config.max_steps
         stop = StopReason.DEADLINE if late else StopReason.STEPS
     return Filled(
-        ids=tuple(process.best[0].tolist()),
+        ids=tuple(seen.best.tolist()),
         stop=stop,
         forwards=forwards,
-        log_probability=float(process.log_best.mean()),
+        log_probability=float(seen.log_best.mean()),
     )
-
-
-class _Renoised:
-    """Uniform noise: nothing is ever frozen, and the answer is the argmax of the last step."""
-
-    def __init__(
-        self, model: Transformer, config: SamplerConfig, generator: torch.Generator
-    ) -> None:
-        self._model = model.config
-        self._config = config
-        self._generator = generator
-        self._history: list[Tensor] = []
-
-    def temperature(self, step: int) -> float:
-        """Of the step with this number, from 1 on."""
-        return sampler.temperature(self._config, self._config.max_steps + 1 - step)
-
-    def decide(self, belief: Prediction, hole: Tensor) -> tuple[Tensor, bool]:
-        """The next hole [1, H] and whether this one was the last."""
-        accepted = sampler.accept(belief.entropy, self._config.entropy_bound)
-        device = self._generator.device
-        uniform = torch.rand(accepted.shape, generator=self._generator, device=device)
-        noise = sampler.initial_noise(hole.shape, self._model, self._generator)
-        hole = sampler.renoise(belief.probabilities, accepted, uniform, noise)
-        stable = sampler.is_stable(belief.best, self._history, self._config.stability)
-        self.best, self.log_best = belief.best, belief.log_best
-        self._history.append(belief.best)
-        done = stable & sampler.is_confident(belief.entropy, self._config.confidence)
-        return hole, bool(done)
-
-
-class _Unmasked:
-    """Mask noise: what is decided stays. What stands behind the first empty slot is empty too."""
-
-    def __init__(
-        self, model: Transformer, config: SamplerConfig, generator: torch.Generator
-    ) -> None:
-        assert model.config.canvas and model.config.canvas.mask_id is not None
-        self._canvas = model.config.canvas
-        self._config = config
-        self._mask_id = model.config.canvas.mask_id
-        self._decided: Tensor | None = None
-
-    def temperature(self, step: int) -> float:
-        """That of training."""
-        return 1.0
-
-    def decide(self, belief: Prediction, hole: Tensor) -> tuple[Tensor, bool]:
-        """The next hole [1, H] and whether this one was the last."""
-        if self._decided is None:
-            self._decided = torch.zeros_like(hole, dtype=torch.bool)
-            self._log_best = belief.log_best
-        earlier = self._decided
-        hole, self._decided = sampler.unmask(belief, hole, earlier, self._config.certainty)
-        self._log_best = torch.where(earlier, self._log_best, belief.log_best)
-        self.best = torch.where(self._decided, hole, belief.best)
-        empty = -1 if self._canvas.empty_id is None else self._canvas.empty_id
-        ends = self.best == empty
-        behind = ends.cumsum(-1) - ends.int() > 0
-        self.best = self.best.masked_fill(behind, empty)
-        self.log_best = self._log_best[~behind]
-        done = sampler.is_filled(hole, self._decided, empty)
-        # A guess that was not decided has done its work: from now on its slots are open.
-        return hole.masked_fill(~self._decided, self._mask_id), bool(done)
 
 
 @contextmanager
@@ -221,8 +121,9 @@ def infill(
     cache: PrefixCache,
     canvas: Canvas,
     config: SamplerConfig,
-    generator: torch.Generator,
+    seed: int,
     control: Control | None = None,
+    steps: Steps = steps.plain,
 ) -> Filled:
     """Fills the hole of one canvas between the cached prefix and the clamped suffix.
 
@@ -236,12 +137,13 @@ def infill(
         f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of {own.length}"
     )
     control = control or Control()
+    drawn = _noise(model, config, seed, canvas.hole)
     if own.sealed_suffix:
         with sealed(model, cache, canvas) as shift:
             alone = replace(canvas, clamped=())
-            filled = denoise(model, cache, alone, config, generator, control, shift=shift)
+            filled = denoise(model, cache, alone, config, drawn, control, shift=shift, steps=steps)
     else:
-        filled = denoise(model, cache, canvas, config, generator, control)
+        filled = denoise(model, cache, canvas, config, drawn, control, steps=steps)
     return replace(filled, ids=tuple(token for token in filled.ids if token != own.empty_id))
 
 
@@ -251,8 +153,9 @@ def generate(
     cache: PrefixCache,
     max_tokens: int,
     config: SamplerConfig,
-    generator: torch.Generator,
+    seed: int,
     control: Control | None = None,
+    steps: Steps = steps.plain,
 ) -> Filled:
     """Continues the cached prefix canvas by canvas until an end token or `max_tokens`.
 
@@ -264,8 +167,10 @@ def generate(
     assert size > 0, f"cannot generate {max_tokens} tokens on this model's canvas"
     ids: list[int] = []
     forwards, log_probability = 0, 0.0
-    while True:
-        canvas = denoise(model, cache, Canvas(hole=size), config, generator, _after(ids, control))
+    for number in count():
+        drawn = _noise(model, config, seed, size, canvas=number)
+        later = _after(ids, control)
+        canvas = denoise(model, cache, Canvas(hole=size), config, drawn, later, steps=steps)
         forwards += canvas.forwards
         log_probability += canvas.log_probability * size
         ids += canvas.ids
@@ -283,8 +188,12 @@ def generate(
     )
 
 
-def _ids(ids: Sequence[int], generator: torch.Generator) -> Tensor:
-    return torch.tensor(list(ids), dtype=torch.long, device=generator.device)[None]
+def _noise(
+    model: Transformer, config: SamplerConfig, seed: int, hole: int, *, canvas: int = 0
+) -> Noise:
+    device = model.embed_tokens.weight.device
+    size = model.config.vocab_size
+    return noise.draw(seed, config.max_steps, hole, size, device, canvas=canvas)
 
 
 def _after(done: Sequence[int], control: Control) -> Control:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import ModelConfig
-from engine.infill import Canvas
 from engine.request import InfillRequest
+from engine.steps import Canvas
 from engine.tokenizer import Tokenizer
 
 MIN_CANVAS = 32  # a canvas of 16 needs about twice the steps of one of 32 or more

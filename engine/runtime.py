@@ -33,10 +33,11 @@ from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
 from engine.healing import Healer
-from engine.infill import Canvas, Control, Filled
+from engine.infill import Control, Filled
 from engine.model import Transformer
 from engine.prompt import Prompt
 from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
+from engine.steps import Canvas
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 
@@ -186,16 +187,15 @@ class Engine:
         clock.mark("tokenize")
         cache, cached = self._prefix(built, control)
         clock.mark("encode")
-        generator = torch.Generator(self._device).manual_seed(request.seed)
         control = replace(control, on_draft=self._drafts(on_draft, request, built))
         if canvas.clamped or canvas.lead:
             begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
             guess = self._guess(request, built, canvas.hole)
             canvas = replace(canvas, guess=guess, begin=begin)
-            filled = infill.infill(self._model, cache, canvas, self._sampler, generator, control)
+            filled = infill.infill(self._model, cache, canvas, self._sampler, request.seed, control)
         else:
             hole = canvas.hole
-            filled = infill.generate(self._model, cache, hole, self._sampler, generator, control)
+            filled = infill.generate(self._model, cache, hole, self._sampler, request.seed, control)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
 

@@ -10,13 +10,12 @@ sampler, arXiv:2505.24857); under the same draws every function gives the same a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engine.config import ModelConfig, SamplerConfig
+from engine.config import SamplerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +49,6 @@ def predict(logits: Tensor, temperature: float) -> Prediction:
     log_total = total.log().squeeze(-1)
     entropy = log_total - torch.einsum("bhv,bhv->bh", probabilities, z)
     return Prediction(probabilities, entropy, best.squeeze(-1), -log_total)
-
-
-def initial_noise(
-    shape: tuple[int, ...], config: ModelConfig, generator: torch.Generator
-) -> Tensor:
-    """Undecided positions: uniformly random ids, or the mask id, as the model was trained."""
-    assert config.canvas, "noise is for models that denoise"
-    if config.canvas.noise == "mask":
-        assert config.canvas.mask_id is not None
-        return torch.full(shape, config.canvas.mask_id, device=generator.device)
-    return torch.randint(config.vocab_size, shape, generator=generator, device=generator.device)
 
 
 def accept(entropy: Tensor, bound: float) -> Tensor:
@@ -111,14 +99,9 @@ def is_filled(hole: Tensor, decided: Tensor, empty_id: int | None) -> Tensor:
     return (decided | ended).all(-1)
 
 
-def is_stable(best: Tensor, history: Sequence[Tensor], stability: int) -> Tensor:
-    """Mask [B]: `best` equals the argmax of each of the last `stability` steps everywhere."""
-    rows = torch.ones(best.shape[0], dtype=torch.bool, device=best.device)
-    if len(history) < stability:
-        return ~rows
-    for earlier in history[len(history) - stability :]:
-        rows &= (earlier == best).all(-1)
-    return rows
+def unchanged(best: Tensor, earlier: Tensor, count: Tensor) -> Tensor:
+    """For how many steps [B] `best` has been the same everywhere: `count` up to `earlier`, the last."""
+    return (count + 1) * (best == earlier).all(-1)
 
 
 def is_confident(entropy: Tensor, threshold: float) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.errors import ConfigError
-from tests.engine.test_released_shapes import RELEASED
+from engine.released import CONFIG as RELEASED
 
 LLAMA = {
     "model_type": "llama",

@@ -9,9 +9,9 @@ import torch
 from engine import infill
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
-from engine.infill import Canvas
 from engine.request import InfillRequest
 from engine.runtime import Engine, load_model
+from engine.steps import Canvas
 from tests.engine import tiny
 from tests.engine.test_model import fresh_cache, random_ids
 
@@ -55,7 +55,7 @@ def test_a_hole_is_filled_on_the_device(directory):
             cache,
             Canvas(hole=8, clamped=tuple(random_ids(5, seed=2))),
             SamplerConfig(max_steps=6),
-            torch.Generator("cuda").manual_seed(7),
+            7,
         ).ids
         for _ in range(2)
     }

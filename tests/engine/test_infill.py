@@ -9,13 +9,14 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     EntropyBoundSamplerConfig,
 )
 
-from engine import infill, sampler
+from engine import infill, noise, sampler
 from engine.cache import PrefixCache
 from engine.config import SamplerConfig
 from engine.errors import Cancelled
-from engine.infill import Canvas, Control
+from engine.infill import Control
 from engine.model import Transformer
 from engine.request import StopReason
+from engine.steps import Canvas
 from tests.engine import tiny
 from tests.engine.test_model import fresh_cache, random_ids
 
@@ -51,8 +52,26 @@ class Recorder:
         pass
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+class SameDraws:
+    """Gives the reference the numbers that ours draws, canvas by canvas."""
+
+    def __init__(self, seed: int, steps: int):
+        cpu = torch.device("cpu")
+        self.noises = [
+            noise.draw(seed, steps, tiny.CANVAS, tiny.VOCAB, cpu, canvas=n) for n in range(3)
+        ]
+        self.canvas, self.step, self.drawn = -1, 0, False
+
+    def multinomial(self, probabilities, num_samples):
+        self.step, self.drawn = self.step + 1, True
+        uniform = self.noises[self.canvas].uniform[self.step - 1]
+        return sampler.draw(probabilities, uniform)[:, None]
+
+    def randint(self, *args, **kwargs):
+        if not self.drawn:  # no step has gone before: a new canvas
+            self.canvas, self.step = self.canvas + 1, 0
+        self.drawn = False
+        return self.noises[self.canvas].ids[self.step][None].clone()
 
 
 def encoded(model: Transformer, ids: list[int]) -> PrefixCache:
@@ -74,11 +93,10 @@ def encoded(model: Transformer, ids: list[int]) -> PrefixCache:
 def test_generate_walks_the_references_trajectory_step_by_step(
     calm, prompt, canvases, stop, monkeypatch
 ):
-    def same_draw(probabilities, num_samples):
-        return sampler.draw(probabilities, torch.rand(probabilities.shape[0]))[:, None]
-
-    monkeypatch.setattr(torch, "multinomial", same_draw)
     ids = random_ids(prompt, seed=prompt)
+    draws = SameDraws(seed=77, steps=10)
+    monkeypatch.setattr(torch, "multinomial", draws.multinomial)
+    monkeypatch.setattr(torch, "randint", draws.randint)
     config = SamplerConfig(
         max_steps=10,
         entropy_bound=2.0,
@@ -86,7 +104,6 @@ def test_generate_walks_the_references_trajectory_step_by_step(
         confidence=stop.get("confidence_threshold", 0.005),
     )
     recorder = Recorder()
-    torch.manual_seed(77)
     with torch.no_grad():
         theirs = calm.reference.generate(
             torch.tensor([ids]),
@@ -103,7 +120,7 @@ def test_generate_walks_the_references_trajectory_step_by_step(
         encoded(calm.ours, ids),
         canvases * tiny.CANVAS,
         config,
-        seeded(77),
+        77,
         Control(on_draft=lambda ids, step: drafts.append(list(ids[-tiny.CANVAS :]))),
     )
     steps = len(recorder.drafts)
@@ -116,11 +133,11 @@ def test_generate_walks_the_references_trajectory_step_by_step(
 
 def test_generate_cuts_at_the_end_token(calm):
     ids = random_ids(9, seed=1)
-    free = infill.generate(calm.ours, encoded(calm.ours, ids), tiny.CANVAS, FEW_STEPS, seeded(1))
+    free = infill.generate(calm.ours, encoded(calm.ours, ids), tiny.CANVAS, FEW_STEPS, 1)
     end = free.ids[7]
     model = Transformer(replace(calm.config, eos_ids=(end,)))
     model.load_state_dict(calm.ours.state_dict())
-    cut = infill.generate(model, encoded(model, ids), tiny.CANVAS, FEW_STEPS, seeded(1))
+    cut = infill.generate(model, encoded(model, ids), tiny.CANVAS, FEW_STEPS, 1)
     assert cut.ids == free.ids[: free.ids.index(end)]
     assert cut.stop is StopReason.COMPLETE
 
@@ -136,9 +153,7 @@ def test_infill_shows_the_suffix_at_every_step_and_never_changes_it(gemma, monke
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     cache = encoded(gemma.ours, random_ids(11, seed=3))
-    filled = infill.infill(
-        gemma.ours, cache, Canvas(hole=8, clamped=tuple(suffix)), FEW_STEPS, seeded(4)
-    )
+    filled = infill.infill(gemma.ours, cache, Canvas(hole=8, clamped=tuple(suffix)), FEW_STEPS, 4)
     assert len(shown) == filled.forwards == 6
     assert all(ids[8:] == suffix for ids in shown)
     assert len({tuple(ids[:8]) for ids in shown}) > 1
@@ -158,7 +173,7 @@ def test_the_suffix_takes_no_part_in_budget_or_logits(gemma, monkeypatch):
         cache,
         Canvas(hole=3, clamped=tuple(random_ids(20, seed=2))),
         FEW_STEPS,
-        seeded(4),
+        4,
     )
     assert set(widths) == {3}
 
@@ -176,7 +191,7 @@ def test_self_conditioning_holds_beliefs_on_the_hole_and_the_known_token_on_the_
 
     monkeypatch.setattr(Transformer, "canvas", spy)
     cache = encoded(gemma.ours, random_ids(5, seed=3))
-    infill.infill(gemma.ours, cache, Canvas(hole=4, clamped=tuple(suffix)), FEW_STEPS, seeded(4))
+    infill.infill(gemma.ours, cache, Canvas(hole=4, clamped=tuple(suffix)), FEW_STEPS, 4)
     assert softs[0] is None
     for soft in softs[1:]:
         assert soft.shape[1] == 10
@@ -191,7 +206,7 @@ def test_the_suffix_changes_the_answer(gemma):
             cache,
             Canvas(hole=8, clamped=tuple(random_ids(6, seed=s))),
             FEW_STEPS,
-            seeded(4),
+            4,
         ).ids
         for s in range(3)
     }
@@ -201,7 +216,7 @@ def test_the_suffix_changes_the_answer(gemma):
 def test_the_same_seed_gives_the_same_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     first, second = (
-        infill.infill(gemma.ours, cache, Canvas(hole=8, clamped=(5,)), FEW_STEPS, seeded(4))
+        infill.infill(gemma.ours, cache, Canvas(hole=8, clamped=(5,)), FEW_STEPS, 4)
         for _ in range(2)
     )
     assert first == second
@@ -220,7 +235,7 @@ def test_cancel_is_seen_before_the_next_step(gemma, after):
             cache,
             Canvas(hole=8, clamped=(5,)),
             SamplerConfig(),
-            seeded(4),
+            4,
             control,
         )
     assert len(steps) == after
@@ -231,7 +246,7 @@ def test_a_passed_deadline_still_gives_one_steps_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     control = Control(deadline=time.monotonic() - 1)
     filled = infill.infill(
-        gemma.ours, cache, Canvas(hole=8, clamped=(5,)), SamplerConfig(), seeded(4), control
+        gemma.ours, cache, Canvas(hole=8, clamped=(5,)), SamplerConfig(), 4, control
     )
     assert filled.stop is StopReason.DEADLINE
     assert filled.forwards == 1
@@ -242,9 +257,7 @@ def test_drafts_end_with_the_answer(gemma):
     cache = encoded(gemma.ours, random_ids(11, seed=3))
     drafts = []
     control = Control(on_draft=lambda ids, step: drafts.append((tuple(ids), step)))
-    filled = infill.infill(
-        gemma.ours, cache, Canvas(hole=8, clamped=(5,)), FEW_STEPS, seeded(4), control
-    )
+    filled = infill.infill(gemma.ours, cache, Canvas(hole=8, clamped=(5,)), FEW_STEPS, 4, control)
     assert [step for _, step in drafts] == [1, 2, 3, 4, 5, 6]
     assert drafts[-1][0] == filled.ids
     assert filled.stop is StopReason.STEPS
@@ -257,5 +270,5 @@ def test_a_hole_that_does_not_fit_the_canvas_is_refused(gemma):
             fresh_cache(gemma.ours),
             Canvas(hole=30, clamped=(1,) * 6),
             FEW_STEPS,
-            seeded(1),
+            1,
         )

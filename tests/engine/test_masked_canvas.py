@@ -9,10 +9,11 @@ import torch
 from engine import causal, infill
 from engine.config import CanvasConfig, EngineConfig, ModelConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
-from engine.infill import Canvas, Control
+from engine.infill import Control
 from engine.model import Transformer
 from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine
+from engine.steps import Canvas
 from tests.engine import tiny
 from tests.engine.test_cache import make_config
 from tests.engine.test_config import LLAMA
@@ -45,7 +46,7 @@ def fill(model: Transformer, canvas: Canvas) -> infill.Filled:
     cache = fresh_cache(model)
     with torch.inference_mode():
         model.encode([10, 11, 12], cache)
-    return infill.infill(model, cache, canvas, STEPS, torch.Generator().manual_seed(0))
+    return infill.infill(model, cache, canvas, STEPS, 0)
 
 
 def test_undecided_positions_show_the_mask_and_the_answer_never_has_it(monkeypatch):

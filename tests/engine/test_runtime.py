@@ -136,7 +136,9 @@ def test_the_canvas_shows_what_was_copied_only_where_that_is_asked_for(
     guessed = []
     denoise = infill.denoise
     monkeypatch.setattr(
-        infill, "denoise", lambda *args: guessed.append(args[2].guess) or denoise(*args)
+        infill,
+        "denoise",
+        lambda *args, **how: guessed.append(args[2].guess) or denoise(*args, **how),
     )
     suffix = "\nfirst(alpha, beta)\nsecond()\n"
     for prefix in ("first(alpha, b", "zzz"):
