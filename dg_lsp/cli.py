@@ -103,6 +103,12 @@ def _pull(options: argparse.Namespace) -> NoReturn:
     _go_on_as("engine.pull", ["--default", EngineSettings().model, *options.rest])
 
 
+def _quantize(options: argparse.Namespace) -> NoReturn:
+    cure = "install the engine extra: pip install 'dg-lsp[engine]'"
+    _need(("numpy", "safetensors", "torch"), cure)
+    _go_on_as("engine.quantize", options.rest)
+
+
 def _bench(options: argparse.Namespace) -> NoReturn:
     from dg_lsp.terminal import CommandError
 
@@ -168,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--delete", action="store_true", help="delete them")
     settings = add("settings-schema", _settings_schema, "print the JSON schema of all settings")
     settings.add_argument("--markdown", action="store_true", help="print a table for people")
+    add(
+        "quantize",
+        _quantize,
+        "write a model in fewer bits (`dg-lsp quantize --help`)",
+        passes_on=True,
+    )
     bench = add("bench", _bench, "measure quality and speed, in a checkout", passes_on=True)
     bench.add_argument("which", choices=_BENCHMARKS, nargs="?")
     return parser

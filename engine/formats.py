@@ -23,6 +23,8 @@ Precision = Literal["bf16", "fp8", "int4"]
 
 _ANY: tuple[Kept, ...] = ("plain", "fp8", "int4", "fp4")
 _KEPT: dict[type, Kept] = {Fp8Weight: "fp8", Int4Weight: "int4", Fp4Weight: "fp4"}
+# What is left of 2 bytes a value, without the scales of rows.
+SHARE: dict[Kept, float] = {"plain": 1.0, "fp8": 0.5, "int4": 0.25 + 1 / 64, "fp4": 0.25 + 1 / 32}
 _WORST = {"fp8": 0.04, "int4": 0.15}  # relative errors; real weights reach 0.026 and 0.09
 _AT_ONCE = 1 << 22  # values compared together
 
@@ -99,15 +101,6 @@ def converted(
                 yield "lm_head.weight", head
             del head
         del weight  # the next one is read while this generator waits
-
-
-def nbytes(name: str, shape: tuple[int, ...], precision: Precision) -> int:
-    """What a weight of 2 bytes a value will take; the scales of small rows are not counted."""
-    values = 1
-    for size in shape:
-        values *= size
-    per_value = {"plain": 2.0, "fp8": 1.0, "int4": 0.5 + 1 / 32, "fp4": 0.5 + 1 / 16}
-    return int(values * per_value[target(name, precision)])
 
 
 class Errors:

@@ -184,6 +184,13 @@ class Transformer(nn.Module):
         return hidden
 
 
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all weights of a model."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
 class Layer(nn.Module):
     """One block: attention, then a dense MLP beside (or without) a mixture of experts."""
 

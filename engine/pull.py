@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from engine import adapters, download
 from engine.errors import EngineError
+from engine.report import Report
 
 MANIFEST = "dg-lsp.json"
 _LAYOUT: Final = 1  # of the directory written; a model of another one is converted anew
@@ -260,38 +261,6 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return manifest if known else {}
 
 
-class _Report:
-    """Shows progress on stderr: one moving line on a terminal, else a line for every quarter."""
-
-    def __init__(self) -> None:
-        self._shown: tuple[str, int] | None = None
-
-    def __call__(self, fraction: float, what: str) -> None:
-        terminal = sys.stderr.isatty()
-        percent = int(fraction * 100)
-        now = (what, percent if terminal else percent // 25)
-        if now == self._shown:
-            return
-        shown = f"{what}: {percent} %" if percent else f"{what} …"
-        if terminal:
-            start = "\r" if self._shown and self._shown[0] == what else "\n" * bool(self._shown)
-            sys.stderr.write(f"{start}{shown}\x1b[K")
-        else:
-            sys.stderr.write(f"{shown}\n")
-        sys.stderr.flush()
-        self._shown = now
-
-    @property
-    def used(self) -> bool:
-        """Whether there was anything to do."""
-        return self._shown is not None
-
-    def close(self) -> None:
-        """Ends the moving line."""
-        if self._shown and sys.stderr.isatty():
-            sys.stderr.write("\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the model's directory, or one line about what is wrong."""
     parser = argparse.ArgumentParser(prog="dg-lsp pull", description="Fetch a model by name.")
@@ -305,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = given.name or given.default
     if name is None:
         parser.error("which model? give a NAME")
-    report = _Report()
+    report = Report()
     started = time.monotonic()
     try:
         path = pull(

@@ -34,7 +34,7 @@ from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
 from engine.healing import Healer
 from engine.infill import Control, Filled
-from engine.model import Transformer
+from engine.model import Transformer, shapes
 from engine.prompt import Prompt
 from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
 from engine.steps import Canvas
@@ -403,13 +403,13 @@ def load_model(
     config = ModelConfig.from_directory(directory)
     with torch.device("meta"):
         model = Transformer(config)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     read_as = None if dtype is torch.int8 else dtype
-    stored = checkpoint.Checkpoint(directory, config.family, shapes)
+    wanted = shapes(config)
+    stored = checkpoint.Checkpoint(directory, config.family, wanted)
     stream = stored.stream(dtype=read_as, device=device, progress=progress)
     weights = formats.converted(stream, precision, tied_head=config.tied_head, dtype=dtype)
     if dtype is torch.int8:
-        model.load({name: _plain(weight) for name, weight in weights if name in shapes})
+        model.load({name: _plain(weight) for name, weight in weights if name in wanted})
     else:
         model.load(dict(weights))
     model.eval().requires_grad_(False)

@@ -414,6 +414,12 @@ class TestCommand:
             "--force",
         ]
 
+    def test_quantize_is_the_engines_own_program(self, monkeypatch):
+        called = []
+        monkeypatch.setattr(cli.os, "execv", lambda path, line: called.append(line))
+        cli.run(["quantize", "some-model", "--to", "int4"])
+        assert called[0][2:] == ["-m", "engine.quantize", "some-model", "--to", "int4"]
+
     def test_pull_without_the_engine_extra_says_so(self, monkeypatch, capsys):
         monkeypatch.setattr("importlib.util.find_spec", {"numpy": object()}.get)
         assert cli.run(["pull"]) == 1
