@@ -6,7 +6,7 @@ Plain data in the client's units on the one side, snapshots in code points on th
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dg_lsp.cache import Offer
 from dg_lsp.document import Document, Encoding, Position, Snapshot, units, whole_characters
@@ -15,11 +15,15 @@ from dg_lsp.triggers import Ask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """Text that replaces what lies between two positions of one line, in the client's units."""
+    """Text that replaces what lies between two positions of one line, in the client's units.
+
+    `id` is what clients call it by when they tell what became of it.
+    """
 
     text: str
     start: Position
     end: Position
+    id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from lsprotocol import types
 
 from dg_lsp.completion import Completion
-from dg_lsp.document import Edit, relative_path
+from dg_lsp.document import Edit, Position
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.lsp.text import position
 from dg_lsp.triggers import Ask
+
+ACCEPT = "dgLsp.accept"
 
 
 def register(ls: Connection) -> None:
@@ -22,16 +24,21 @@ async def _inline_completion(
 ) -> types.InlineCompletionList | None:
     """Superseded: null; nothing to show: an empty list; cancelled: pygls sends the error."""
     uri = params.text_document.uri
-    roots = [folder.uri for folder in ls.workspace.folders.values()]
+    path, folder = ls.place(uri)
     selected = params.context.selected_completion_info
     ask = Ask(
         uri=uri,
         position=position(params.position),
-        path=relative_path(uri, roots or [ls.workspace.root_uri or ""]),
+        path=path,
+        folder=folder,
         automatic=params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic,
         selected=_selected(selected) if selected else None,
     )
-    completions = await ls.session.complete(ask)
+    return inline_list(await ls.session.complete(ask))
+
+
+def inline_list(completions: list[Completion] | None) -> types.InlineCompletionList | None:
+    """The answer to a client that shows ghost text; None where a newer request has taken over."""
     if completions is None:
         return None
     return types.InlineCompletionList(items=[_item(completion) for completion in completions])
@@ -42,7 +49,17 @@ def _selected(info: types.SelectedCompletionInfo) -> Edit:
 
 
 def _item(completion: Completion) -> types.InlineCompletionItem:
-    start, end = (types.Position(*place) for place in (completion.start, completion.end))
     return types.InlineCompletionItem(
-        insert_text=completion.text, range=types.Range(start=start, end=end)
+        insert_text=completion.text,
+        range=_range(completion.start, completion.end),
+        command=_accepted(completion),
     )
+
+
+def _accepted(completion: Completion) -> types.Command:
+    """What the client runs when it has inserted the completion."""
+    return types.Command(title="accepted", command=ACCEPT, arguments=[completion.id])
+
+
+def _range(start: Position, end: Position) -> types.Range:
+    return types.Range(start=types.Position(*start), end=types.Position(*end))

@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.io_ import run_async
 
 from dg_lsp.client import EngineClient, EngineStatus
-from dg_lsp.lsp import completion, text
+from dg_lsp.lsp import commands, completion, configuration, feedback, text
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.session import MakeClient
 from dg_lsp.settings import EngineSettings, Settings
@@ -24,7 +24,6 @@ from dg_lsp.stdio import StdoutWriter, stdin_reader
 logger = logging.getLogger(__name__)
 
 _PYGLS = logging.getLogger("pygls")
-_SECTION = "dg-lsp"
 
 
 def build(make_client: MakeClient) -> Connection:
@@ -32,9 +31,8 @@ def build(make_client: MakeClient) -> Connection:
     ls = Connection(make_client)
     ls.feature(types.INITIALIZE)(_initialize)
     ls.feature(types.SHUTDOWN)(_shutdown)
-    ls.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_did_change_configuration)
-    text.register(ls)
-    completion.register(ls)
+    for part in (text, completion, feedback, commands, configuration):
+        part.register(ls)
     return ls
 
 
@@ -43,7 +41,7 @@ def main(make_client: MakeClient | None = None) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    _set_log_level(Settings())
+    configuration.set_log_level(Settings())
     try:
         sys.exit(asyncio.run(_serve(build(make_client or _own_engine))))
     except KeyboardInterrupt:
@@ -81,27 +79,11 @@ async def _serve(ls: Connection) -> int:
 def _initialize(ls: Connection, params: types.InitializeParams) -> None:
     encoding = types.PositionEncodingKind(ls.workspace.position_encoding)
     ls.session.encoding = encoding.value
-    ls.session.initialize(_section(params.initialization_options))
-    _set_log_level(ls.session.settings)
+    ls.session.initialize(configuration.section(params.initialization_options))
+    configuration.set_log_level(ls.session.settings)
     ls.watch(params.process_id)
 
 
 async def _shutdown(ls: Connection, params: None) -> None:
     ls.shut_down = True
     await ls.aclose()
-
-
-def _did_change_configuration(ls: Connection, params: types.DidChangeConfigurationParams) -> None:
-    ls.session.configure(_section(params.settings))
-    _set_log_level(ls.session.settings)
-
-
-def _section(options: object) -> object:
-    """Our part of the configuration, where a client sends the whole of it."""
-    return options.get(_SECTION, options) if isinstance(options, dict) else options
-
-
-def _set_log_level(settings: Settings) -> None:
-    """pygls logs whole messages, and so source text: only who asks for debugging gets that."""
-    logging.getLogger("dg_lsp").setLevel(settings.log_level.upper())
-    _PYGLS.setLevel(logging.DEBUG if settings.log_level == "debug" else logging.CRITICAL)
