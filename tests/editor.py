@@ -35,11 +35,15 @@ class Editor:
         """What a scripted engine has noted."""
         return self.events_file.read_text().splitlines() if self.events_file.exists() else []
 
-    async def initialize(self, encodings=None, options=None, window=None, process_id=None):
+    async def initialize(
+        self, encodings=None, options=None, window=None, process_id=None, **capabilities
+    ):
         general = types.GeneralClientCapabilities(position_encodings=encodings)
         return await self.client.initialize_session(
             types.InitializeParams(
-                capabilities=types.ClientCapabilities(general=general, window=window),
+                capabilities=types.ClientCapabilities(
+                    general=general, window=window, **capabilities
+                ),
                 process_id=process_id,
                 initialization_options=options,
                 workspace_folders=[types.WorkspaceFolder(uri="file:///workspace", name="w")],
@@ -85,6 +89,10 @@ class Editor:
     async def complete(self, line, character, uri=URI, **context):
         answer, _ = self.ask(line, character, uri, **context)
         return await asyncio.wait_for(answer, 30)
+
+    async def execute(self, command, *arguments):
+        params = types.ExecuteCommandParams(command=command, arguments=list(arguments))
+        return await self.client.workspace_execute_command_async(params)
 
     def cancel(self, msg_id):
         self.client.cancel_request(types.CancelParams(id=msg_id))

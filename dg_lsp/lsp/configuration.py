@@ -17,8 +17,7 @@ _SECTION = "dg-lsp"
 
 
 def register(ls: Connection) -> None:
-    """Fetches the settings at the start and whenever the client says that they have changed."""
-    ls.feature(types.INITIALIZED)(_initialized)
+    """Takes settings whenever the client says that they have changed."""
     ls.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_did_change_configuration)
 
 
@@ -34,7 +33,8 @@ def set_log_level(settings: Settings) -> None:
     logging.getLogger("pygls").setLevel(quiet)
 
 
-async def _initialized(ls: Connection, params: types.InitializedParams) -> None:
+async def start(ls: Connection) -> None:
+    """Asks to be told of changes and fetches the settings, where the client offers that."""
     method = types.WORKSPACE_DID_CHANGE_CONFIGURATION
     offered = ls.client_capabilities.workspace
     if offered and (change := offered.did_change_configuration) and change.dynamic_registration:

@@ -30,8 +30,9 @@ def build(make_client: MakeClient) -> Connection:
     """The server with all its handlers, for any way to an engine."""
     ls = Connection(make_client)
     ls.feature(types.INITIALIZE)(_initialize)
+    ls.feature(types.INITIALIZED)(_initialized)
     ls.feature(types.SHUTDOWN)(_shutdown)
-    for part in (text, completion, feedback, commands, configuration):
+    for part in (text, feedback, commands, configuration):
         part.register(ls)
     return ls
 
@@ -81,7 +82,13 @@ def _initialize(ls: Connection, params: types.InitializeParams) -> None:
     ls.session.encoding = encoding.value
     ls.session.initialize(configuration.section(params.initialization_options))
     configuration.set_log_level(ls.session.settings)
+    completion.offer(ls)
     ls.watch(params.process_id)
+
+
+async def _initialized(ls: Connection, params: types.InitializedParams) -> None:
+    await completion.announce(ls)
+    await configuration.start(ls)
 
 
 async def _shutdown(ls: Connection, params: None) -> None:

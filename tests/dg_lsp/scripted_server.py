@@ -61,6 +61,10 @@ class ScriptedClient:
         )
         return scripted_answer(text)
 
+    async def stop(self):
+        note("stop")
+        return True
+
     async def aclose(self):
         note("closed")
         if self.model == "unclosable":
