@@ -21,6 +21,7 @@ from dg_lsp.completer import Completer
 from dg_lsp.completion import Completion, site
 from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot
 from dg_lsp.feedback import Feedback, Record
+from dg_lsp.notebook import Notebook, widened
 from dg_lsp.scheduler import Superseded
 from dg_lsp.settings import EngineSettings, Settings
 from dg_lsp.switches import Scope, Status, Switches
@@ -66,6 +67,7 @@ class Session:
         self._make_client = make_client
         self._on_status = on_status
         self._on_warning = on_warning
+        self.notebooks: dict[str, Notebook] = {}
         self.switches = Switches()
         self.feedback = Feedback(self._count, self._later)
         self._record = record
@@ -130,6 +132,10 @@ class Session:
         self.feedback.closed(uri)
         self._completer.forget(uri)
 
+    def notebook_of(self, uri: str) -> Notebook | None:
+        """The notebook in which a document is a cell."""
+        return next((book for book in self.notebooks.values() if uri in book.cells), None)
+
     def toggle(self, scope: Scope, uri: str, folder: str, language: str = "") -> bool:
         """Turns completions over: all, in a folder, or in a language (if none, the document's).
 
@@ -163,6 +169,9 @@ class Session:
         where = None if silence else site(document, ask)
         if where is None:
             return []
+        if notebook := self.notebook_of(ask.uri):
+            place = widened(where.place, notebook, self._documents)
+            where = dataclasses.replace(where, place=place)
         version = document.version
         typing = ask.selected is not None or document.was_typed_to(ask.position)
         refused = refusal(where.place, typing) if ask.automatic else ""

@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 class Connection(LanguageServer):
     """What the handlers share: the session and the way to the client."""
 
-    def __init__(self, make_client: MakeClient) -> None:
-        super().__init__("dg-lsp", __version__, protocol_cls=Wire)
+    def __init__(
+        self, make_client: MakeClient, notebooks: types.NotebookDocumentSyncOptions | None = None
+    ) -> None:
+        super().__init__("dg-lsp", __version__, protocol_cls=Wire, notebook_document_sync=notebooks)
         self.session = Session(make_client, self.show_status, self.warn, Statistics().add)
         self.shut_down = False
         self.fetches = 0  # how often the client was asked for its settings
@@ -35,7 +37,12 @@ class Connection(LanguageServer):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def place(self, uri: str) -> tuple[str, str]:
-        """The document's path below its workspace folder, and that folder's URI, if it is in one."""
+        """The document's path below its workspace folder, and that folder's URI, if it is in one.
+
+        A cell is where its notebook is.
+        """
+        notebook = self.session.notebook_of(uri)
+        uri = notebook.uri if notebook else uri
         roots = [folder.uri for folder in self.workspace.folders.values()]
         roots = roots or [self.workspace.root_uri or ""]
         around = [root for root in roots if root and uri.startswith(root.rstrip("/") + "/")]

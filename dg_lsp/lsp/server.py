@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.io_ import run_async
 
 from dg_lsp.client import EngineClient, EngineStatus
-from dg_lsp.lsp import commands, completion, configuration, feedback, text
+from dg_lsp.lsp import commands, completion, configuration, feedback, notebooks, text
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.session import MakeClient
 from dg_lsp.settings import EngineSettings, Settings
@@ -28,11 +28,11 @@ _PYGLS = logging.getLogger("pygls")
 
 def build(make_client: MakeClient) -> Connection:
     """The server with all its handlers, for any way to an engine."""
-    ls = Connection(make_client)
+    ls = Connection(make_client, notebooks.SYNC)
     ls.feature(types.INITIALIZE)(_initialize)
     ls.feature(types.INITIALIZED)(_initialized)
     ls.feature(types.SHUTDOWN)(_shutdown)
-    for part in (text, feedback, commands, configuration):
+    for part in (text, notebooks, feedback, commands, configuration):
         part.register(ls)
     return ls
 

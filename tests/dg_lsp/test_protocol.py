@@ -324,6 +324,83 @@ async def test_paths_are_below_the_folders_that_are_open(editor):
     ]
 
 
+# notebooks
+
+BOOK = "file:///workspace/nb.ipynb"
+
+
+def cell(number, text, language="r"):
+    uri = f"{BOOK}#{number}"
+    kinds = types.NotebookCellKind
+    kind = kinds.Markup if language == "markdown" else kinds.Code
+    return (
+        types.NotebookCell(kind=kind, document=uri),
+        types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text),
+    )
+
+
+def open_notebook(editor, cells, metadata):
+    notebook = types.NotebookDocument(
+        uri=BOOK,
+        notebook_type="jupyter-notebook",
+        version=1,
+        cells=[cell for cell, _ in cells],
+        metadata=metadata,
+    )
+    editor.client.notebook_document_did_open(
+        types.DidOpenNotebookDocumentParams(
+            notebook_document=notebook, cell_text_documents=[text for _, text in cells]
+        )
+    )
+
+
+async def test_notebooks_are_one_text_of_their_cells_in_order(start_editor):
+    editor = await start_editor()
+    notebooks = types.NotebookDocumentClientCapabilities(
+        synchronization=types.NotebookDocumentSyncClientCapabilities()
+    )
+    result = await editor.initialize(notebook_document=notebooks)
+    (selector,) = result.capabilities.notebook_document_sync.notebook_selector
+    assert selector.notebook == "*"
+    cells = [cell(0, "a = 1"), cell(1, "Prose", "markdown"), cell(2, "b = PROMPT", "plaintext")]
+    open_notebook(editor, cells, {"language_info": {"name": "r"}})
+
+    async def prompt(number, line, character):
+        return only(await editor.complete(line, character, f"{BOOK}#{number}")).insert_text
+
+    assert await prompt(2, 0, 10) == "b = PROMPT'a = 1//b = PROMPT|'"
+    added = cell(3, "c = 3")
+    structure = types.NotebookDocumentCellChangeStructure(
+        array=types.NotebookCellArrayChange(start=1, delete_count=1, cells=[added[0]]),
+        did_open=[added[1]],
+        did_close=[types.TextDocumentIdentifier(uri=f"{BOOK}#1")],
+    )
+    content = types.NotebookDocumentCellContentChanges(
+        document=types.VersionedTextDocumentIdentifier(uri=f"{BOOK}#0", version=2),
+        changes=[types.TextDocumentContentChangeWholeDocument(text="z = PROMPT")],
+    )
+    editor.client.notebook_document_did_change(
+        types.DidChangeNotebookDocumentParams(
+            notebook_document=types.VersionedNotebookDocumentIdentifier(version=2, uri=BOOK),
+            change=types.NotebookDocumentChangeEvent(
+                cells=types.NotebookDocumentCellChanges(structure=structure, text_content=[content])
+            ),
+        )
+    )
+    assert await prompt(0, 0, 10) == "z = PROMPT'z = PROMPT|//c = 3//b = PROMPT'"
+    assert {event for event in editor.events if "infill" in event} == {"infill nb.ipynb"}
+    assert await editor.complete(0, 0, f"{BOOK}#1") == NOTHING
+    editor.client.notebook_document_did_close(
+        types.DidCloseNotebookDocumentParams(
+            notebook_document=types.NotebookDocumentIdentifier(uri=BOOK),
+            cell_text_documents=[
+                types.TextDocumentIdentifier(uri=f"{BOOK}#{number}") for number in (0, 2, 3)
+            ],
+        )
+    )
+    assert await editor.complete(0, 10, f"{BOOK}#0") == NOTHING
+
+
 # what is logged
 
 
