@@ -6,20 +6,62 @@ Plain data in the client's units on the one side, snapshots in code points on th
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 from dg_lsp.cache import Offer
-from dg_lsp.document import Document, Encoding, Position, Snapshot, units, whole_characters
+from dg_lsp.document import (
+    LINE_END,
+    Document,
+    Encoding,
+    Position,
+    Snapshot,
+    units,
+    whole_characters,
+)
 from dg_lsp.triggers import Ask
+
+_WORD = re.compile(r"\w+\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """Text that replaces what lies between two positions of one line, in the client's units."""
+    """Text that replaces what lies between two positions of one line, in the client's units.
+
+    `id` is what clients call it by when they tell what became of it.
+    """
 
     text: str
     start: Position
     end: Position
+    id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MenuEntry:
+    """A completion for an editor's list: from the start of the word at the cursor on.
+
+    Editors filter their lists by that word, so `text` begins with it.
+    """
+
+    label: str
+    text: str
+    start: Position
+    end: Position
+
+
+def menu_entry(completion: Completion, cursor: Position, encoding: Encoding) -> MenuEntry:
+    """The completion, which goes from its line's start over the cursor, as a list shows it."""
+    lengths = range(len(completion.text) + 1)
+    reached = (n for n in lengths if units(completion.text[:n], encoding) >= cursor.character)
+    typed = completion.text[: next(reached, None)]
+    word = _WORD.search(typed)
+    before = typed[: word.start()] if word else typed
+    text = completion.text[len(before) :]
+    first, *others = LINE_END.split(text)
+    label = first.strip() or next((line.strip() for line in others if line.strip()), "")
+    start = Position(cursor.line, units(before, encoding))
+    return MenuEntry(label=label + " …" * bool(others), text=text, start=start, end=completion.end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

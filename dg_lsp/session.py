@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dg_lsp import context, settings
 from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.completer import Completer
 from dg_lsp.completion import Completion, site
-from dg_lsp.document import Document, Edit, Encoding, Snapshot
+from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot
+from dg_lsp.feedback import Feedback, Record
+from dg_lsp.notebook import Notebook, widened
 from dg_lsp.scheduler import Superseded
 from dg_lsp.settings import EngineSettings, Settings
+from dg_lsp.switches import Scope, Status, Switches
 from dg_lsp.triggers import Ask, exclusion, refusal
 from engine.request import InfillRequest, InfillResult
 
@@ -38,20 +42,14 @@ class Engine(Protocol):
     async def connect(self) -> None:
         """Finds or starts the engine, waits until it is ready, or raises EngineUnavailable."""
 
+    async def stop(self) -> bool:
+        """Ends the engine's process; returns whether there was one, or raises EngineUnavailable."""
+
     async def aclose(self) -> None:
         """Lets go of the engine."""
 
 
 MakeClient = Callable[[EngineSettings, Callable[[EngineStatus], None]], Engine]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the engine is doing or why there is nothing to show; `progress` is 0 to 1."""
-
-    state: str
-    message: str = ""
-    progress: float = 0.0
 
 
 class Session:
@@ -62,13 +60,18 @@ class Session:
         make_client: MakeClient,
         on_status: Callable[[Status], None],
         on_warning: Callable[[str], None],
+        record: Record = lambda event, **figures: None,
     ) -> None:
         self.encoding: Encoding = "utf-16"
         self.settings = self._initial = Settings()
         self._make_client = make_client
         self._on_status = on_status
         self._on_warning = on_warning
-        self._status = Status("ready")
+        self.notebooks: dict[str, Notebook] = {}
+        self.switches = Switches()
+        self.feedback = Feedback(self._count, self._later)
+        self._record = record
+        self._status = self._engine_status = Status("ready")
         self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
         self._documents: dict[str, Document] = {}
         self._completer = Completer(self._infill)
@@ -86,12 +89,26 @@ class Session:
         engine = self.settings.engine
         self.settings = self._parse(options, self._initial)
         self._completer.configure(self.settings)
-        if self._client is not None and self.settings.engine != engine:
-            if self._connecting is not None:
-                self._connecting.cancel()
-            self._completer.stop()
-            self._spawn(self._client.aclose())
-            self._client = self._connecting = None
+        if self.settings.engine != engine and (client := self._let_go()):
+            self._spawn(client.aclose())
+        self._start_engine()
+
+    async def restart_engine(self, model: str = "") -> None:
+        """Ends this user's engine and starts it anew, with another model if one is named.
+
+        An engine given by its URL is left alone and only reached for anew.
+        """
+        if model:
+            engine = dataclasses.replace(self.settings.engine, model=model)
+            self.settings = dataclasses.replace(self.settings, engine=engine)
+        client = self._let_go() or self._engine()
+        self._client = None
+        try:
+            if not self.settings.engine.url:
+                await client.stop()
+            await client.aclose()
+        except Exception as error:  # noqa: BLE001 - the status tells
+            self._fail(error)
         self._start_engine()
 
     def open(self, uri: str, language: str, version: int, text: str) -> None:
@@ -104,25 +121,57 @@ class Session:
     def change(self, uri: str, version: int, edits: Iterable[Edit]) -> None:
         """Edits an open document."""
         if document := self._documents.get(uri):
+            edits = list(edits)
             document.apply(edits, version)
+            self.feedback.changed(document, edits)
             self._completer.typed(uri)
 
     def close(self, uri: str) -> None:
         """Forgets a document and ends its request."""
         self._documents.pop(uri, None)
+        self.feedback.closed(uri)
         self._completer.forget(uri)
+
+    def notebook_of(self, uri: str) -> Notebook | None:
+        """The notebook in which a document is a cell."""
+        return next((book for book in self.notebooks.values() if uri in book.cells), None)
+
+    def toggle(self, scope: Scope, uri: str, folder: str, language: str = "") -> bool:
+        """Turns completions over: all, in a folder, or in a language (if none, the document's).
+
+        Returns whether they are on now.
+        """
+        document = self._documents.get(uri)
+        language = language or (document.language if document else "")
+        name = folder if scope == "workspace" else language
+        on = self.switches.toggle(scope, name, self.settings)
+        self._explain(self.switches.silence(self.settings, language, folder))
+        self._start_engine()
+        return on
+
+    def snooze(self, minutes: float) -> None:
+        """Shows nothing unasked for so long; 0 ends that."""
+        self.switches.snooze(minutes)
+        self._explain(self.switches.silence(self.settings, "", ""))
+
+    def was_typed_to(self, uri: str, position: Position) -> bool:
+        """Whether the newest edit of a document put text right before the position."""
+        return uri in self._documents and self._documents[uri].was_typed_to(position)
 
     async def complete(self, ask: Ask) -> list[Completion] | None:
         """What to show; an empty list is nothing, None the answer to a request out of date."""
+        begun = time.perf_counter()
         document = self._documents.get(ask.uri)
-        if document is None or not self.settings.enabled:
+        if document is None:
             return []
-        excluded = exclusion(
-            ask, document.size, document.language, self.settings.disabled_languages
-        )
-        where = None if excluded else site(document, ask)
+        silence = self._silence(ask, document)
+        self._explain(silence)
+        where = None if silence else site(document, ask)
         if where is None:
             return []
+        if notebook := self.notebook_of(ask.uri):
+            place = widened(where.place, notebook, self._documents)
+            where = dataclasses.replace(where, place=place)
         version = document.version
         typing = ask.selected is not None or document.was_typed_to(ask.position)
         refused = refusal(where.place, typing) if ask.automatic else ""
@@ -138,7 +187,11 @@ class Session:
         if document is not self._documents.get(ask.uri) or document.version != version:
             return None
         self._tell_recovery()
-        return [where.completion(offer, self.encoding) for offer in answer.offers]
+        found = [where.completion(offer, self.encoding) for offer in answer.offers]
+        waited_ms = 1000 * (time.perf_counter() - begun)
+        texts = [completion.text for completion in found]
+        ids = self.feedback.offered(document, where.line, texts, waited_ms)
+        return [dataclasses.replace(c, id=id_) for c, id_ in zip(found, ids, strict=True)]
 
     async def aclose(self) -> None:
         """Answers what is pending, ends what runs and lets go of the engine."""
@@ -152,9 +205,15 @@ class Session:
                 if client is not None:
                     await client.aclose()
 
+    def _silence(self, ask: Ask, document: Document) -> Status | None:
+        """Why nothing is shown in this document whatever stands at the cursor; None if not so."""
+        off = self.switches.silence(self.settings, document.language, ask.folder, ask.automatic)
+        if off is None and (reason := exclusion(ask, document.size)):
+            return Status("excluded", reason)
+        return off
+
     def _wants(self, document: Document) -> bool:
-        disabled = self.settings.disabled_languages
-        return self.settings.enabled and document.language not in disabled
+        return self.switches.silence(self.settings, document.language, "") is None
 
     async def _infill(self, place: Snapshot) -> InfillResult:
         """Asks the engine for what is missing at a place."""
@@ -163,10 +222,16 @@ class Session:
     def _engine(self) -> Engine:
         """The client of the engine that the settings name; made when it is first needed."""
         if self._client is None:
-            self._client = self._make_client(
-                self.settings.engine, lambda s: self._tell(Status(s.state, s.message, s.progress))
-            )
+            self._client = self._make_client(self.settings.engine, self._hear)
         return self._client
+
+    def _let_go(self) -> Engine | None:
+        """Ends what runs on the engine; returns its client, which is to be closed."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self._completer.stop()
+        client, self._client, self._connecting = self._client, None, None
+        return client
 
     def _start_engine(self) -> None:
         if self._connecting is not None and not self._connecting.done():
@@ -186,6 +251,22 @@ class Session:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _count(self, event: str, **figures: float | str) -> None:
+        if self.settings.statistics:
+            self._record(event, **figures)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, call)
+
+    def _hear(self, engine: EngineStatus) -> None:
+        self._engine_status = Status(engine.state, engine.message, engine.progress)
+        self._tell(self._engine_status)
+
+    def _explain(self, silence: Status | None) -> None:
+        """Says why nothing is shown, or what the engine does when that is over."""
+        if silence or self._status.explains_silence:
+            self._tell(silence or self._engine_status)
+
     def _tell(self, status: Status) -> None:
         if status != self._status:
             self._status = status
@@ -198,13 +279,16 @@ class Session:
             kind = type(error).__name__  # its message may quote source text
             logger.error("%s\n%s", kind, "".join(traceback.format_tb(error.__traceback__)))
             message = f"internal error ({kind}); see the server's log"
-        if self._status != Status("failed", message):
+        failed = Status("failed", message)
+        if self._engine_status != failed:
             self._on_warning(message)
-        self._tell(Status("failed", message))
+        self._engine_status = failed
+        self._tell(failed)
 
     def _tell_recovery(self) -> None:
-        if self._status.state == "failed":
-            self._tell(Status("ready", progress=1.0))
+        if self._engine_status.state == "failed":
+            self._engine_status = Status("ready", progress=1.0)
+            self._tell(self._engine_status)
 
     def _parse(self, options: object, base: Settings) -> Settings:
         parsed, messages = settings.resolve(options, base)

@@ -22,27 +22,27 @@ class Ask:
 
     `automatic` if typing led to it and no command. `selected` is the item chosen in the editor's
     own list: what it would insert, and for what; only text that extends it can be shown beside it.
-    `path` is relative to the workspace, with forward slashes; empty where there is no file.
+    `path` is relative to the workspace's `folder` (a URI), with forward slashes; empty where there
+    is no file.
     """
 
     uri: str
     position: Position
     path: str = ""
+    folder: str = ""
     automatic: bool = True
     selected: Edit | None = None
     selecting: bool = False
     read_only: bool = False
 
 
-def exclusion(ask: Ask, size: int, language: str, disabled: tuple[str, ...]) -> str:
+def exclusion(ask: Ask, size: int) -> str:
     """Why an automatic request gets no answer whatever stands at the cursor; empty if it does.
 
     `size` is the document's, in characters. A request by command always gets an answer.
     """
     if not ask.automatic:
         return ""
-    if language in disabled:
-        return f"completions are off in {language}"
     if size > MAX_CHARS:
         return f"the file is larger than {MAX_CHARS:,} characters"
     if ask.read_only:

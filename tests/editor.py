@@ -35,11 +35,15 @@ class Editor:
         """What a scripted engine has noted."""
         return self.events_file.read_text().splitlines() if self.events_file.exists() else []
 
-    async def initialize(self, encodings=None, options=None, window=None, process_id=None):
+    async def initialize(
+        self, encodings=None, options=None, window=None, process_id=None, **capabilities
+    ):
         general = types.GeneralClientCapabilities(position_encodings=encodings)
         return await self.client.initialize_session(
             types.InitializeParams(
-                capabilities=types.ClientCapabilities(general=general, window=window),
+                capabilities=types.ClientCapabilities(
+                    general=general, window=window, **capabilities
+                ),
                 process_id=process_id,
                 initialization_options=options,
                 workspace_folders=[types.WorkspaceFolder(uri="file:///workspace", name="w")],
@@ -86,6 +90,10 @@ class Editor:
         answer, _ = self.ask(line, character, uri, **context)
         return await asyncio.wait_for(answer, 30)
 
+    async def execute(self, command, *arguments):
+        params = types.ExecuteCommandParams(command=command, arguments=list(arguments))
+        return await self.client.workspace_execute_command_async(params)
+
     def cancel(self, msg_id):
         self.client.cancel_request(types.CancelParams(id=msg_id))
 
@@ -117,7 +125,8 @@ class Editor:
 @contextlib.asynccontextmanager
 async def starting(*command, env):
     """An editor and its server, `python COMMAND`; ends the server if it still runs."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    unwritable = str(Path(os.devnull) / "statistics")  # what tests do is nobody's statistics
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DG_LSP_STATISTICS": unwritable, **env}
     config = ClientServerConfig([sys.executable, *command], server_env=environment)
     editor = Editor(await config.start())
     try:

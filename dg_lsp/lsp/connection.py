@@ -12,9 +12,12 @@ from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
 from dg_lsp import __version__
+from dg_lsp.document import relative_path
 from dg_lsp.lsp.wire import Wire
-from dg_lsp.session import MakeClient, Session, Status
+from dg_lsp.session import MakeClient, Session
+from dg_lsp.stats import Statistics
 from dg_lsp.stdio import death_of
+from dg_lsp.switches import Status
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +25,41 @@ logger = logging.getLogger(__name__)
 class Connection(LanguageServer):
     """What the handlers share: the session and the way to the client."""
 
-    def __init__(self, make_client: MakeClient) -> None:
-        super().__init__("dg-lsp", __version__, protocol_cls=Wire)
-        self.session = Session(make_client, self.show_status, self.warn)
+    def __init__(
+        self, make_client: MakeClient, notebooks: types.NotebookDocumentSyncOptions | None = None
+    ) -> None:
+        super().__init__("dg-lsp", __version__, protocol_cls=Wire, notebook_document_sync=notebooks)
+        self.session = Session(make_client, self.show_status, self.warn, Statistics().add)
         self.shut_down = False
+        self.fetches = 0  # how often the client was asked for its settings
         self.stop: Callable[[], None] = self.shutdown  # ends the reading of messages
         self._loading: asyncio.Queue[Status] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def place(self, uri: str) -> tuple[str, str]:
+        """The document's path below its workspace folder, and that folder's URI, if it is in one.
+
+        A cell is where its notebook is.
+        """
+        notebook = self.session.notebook_of(uri)
+        uri = notebook.uri if notebook else uri
+        roots = [folder.uri for folder in self.workspace.folders.values()]
+        roots = roots or [self.workspace.root_uri or ""]
+        around = [root for root in roots if root and uri.startswith(root.rstrip("/") + "/")]
+        return relative_path(uri, roots), max(around, key=len, default="")
+
+    async def announce(self, method: str, options: object) -> None:
+        """Registers a capability with a client that wants to hear of it after the start."""
+        registration = types.Registration(id=method, method=method, register_options=options)
+        try:
+            await self.client_register_capability_async(
+                types.RegistrationParams(registrations=[registration])
+            )
+        except JsonRpcException as error:
+            logger.info("the client refuses %s: %s", method, type(error).__name__)
+
     def show_status(self, status: Status) -> None:
-        """Tells the client what the engine is doing; loading also as work-done progress."""
+        """Tells the client what is happening; loading also as work-done progress."""
         state, message, progress = status.state, status.message, status.progress
         params = {"state": state, "message": message, "progress": progress}
         self.protocol.notify("dg/status", params)

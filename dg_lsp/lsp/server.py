@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.io_ import run_async
 
 from dg_lsp.client import EngineClient, EngineStatus
-from dg_lsp.lsp import completion, text
+from dg_lsp.lsp import commands, completion, configuration, feedback, notebooks, text
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.session import MakeClient
 from dg_lsp.settings import EngineSettings, Settings
@@ -24,17 +24,16 @@ from dg_lsp.stdio import StdoutWriter, stdin_reader
 logger = logging.getLogger(__name__)
 
 _PYGLS = logging.getLogger("pygls")
-_SECTION = "dg-lsp"
 
 
 def build(make_client: MakeClient) -> Connection:
     """The server with all its handlers, for any way to an engine."""
-    ls = Connection(make_client)
+    ls = Connection(make_client, notebooks.SYNC)
     ls.feature(types.INITIALIZE)(_initialize)
+    ls.feature(types.INITIALIZED)(_initialized)
     ls.feature(types.SHUTDOWN)(_shutdown)
-    ls.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_did_change_configuration)
-    text.register(ls)
-    completion.register(ls)
+    for part in (text, notebooks, feedback, commands, configuration):
+        part.register(ls)
     return ls
 
 
@@ -43,7 +42,7 @@ def main(make_client: MakeClient | None = None) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    _set_log_level(Settings())
+    configuration.set_log_level(Settings())
     try:
         sys.exit(asyncio.run(_serve(build(make_client or _own_engine))))
     except KeyboardInterrupt:
@@ -81,27 +80,17 @@ async def _serve(ls: Connection) -> int:
 def _initialize(ls: Connection, params: types.InitializeParams) -> None:
     encoding = types.PositionEncodingKind(ls.workspace.position_encoding)
     ls.session.encoding = encoding.value
-    ls.session.initialize(_section(params.initialization_options))
-    _set_log_level(ls.session.settings)
+    ls.session.initialize(configuration.section(params.initialization_options))
+    configuration.set_log_level(ls.session.settings)
+    completion.offer(ls)
     ls.watch(params.process_id)
+
+
+async def _initialized(ls: Connection, params: types.InitializedParams) -> None:
+    await completion.announce(ls)
+    await configuration.start(ls)
 
 
 async def _shutdown(ls: Connection, params: None) -> None:
     ls.shut_down = True
     await ls.aclose()
-
-
-def _did_change_configuration(ls: Connection, params: types.DidChangeConfigurationParams) -> None:
-    ls.session.configure(_section(params.settings))
-    _set_log_level(ls.session.settings)
-
-
-def _section(options: object) -> object:
-    """Our part of the configuration, where a client sends the whole of it."""
-    return options.get(_SECTION, options) if isinstance(options, dict) else options
-
-
-def _set_log_level(settings: Settings) -> None:
-    """pygls logs whole messages, and so source text: only who asks for debugging gets that."""
-    logging.getLogger("dg_lsp").setLevel(settings.log_level.upper())
-    _PYGLS.setLevel(logging.DEBUG if settings.log_level == "debug" else logging.CRITICAL)

@@ -27,7 +27,7 @@ def _did_open(ls: Connection, params: types.DidOpenTextDocumentParams) -> None:
 
 def _did_change(ls: Connection, params: types.DidChangeTextDocumentParams) -> None:
     document = params.text_document
-    ls.session.change(document.uri, document.version, map(_edit, params.content_changes))
+    ls.session.change(document.uri, document.version, map(edit, params.content_changes))
 
 
 def _did_close(ls: Connection, params: types.DidCloseTextDocumentParams) -> None:
@@ -39,7 +39,8 @@ def position(place: types.Position) -> Position:
     return Position(place.line, place.character)
 
 
-def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
+def edit(change: types.TextDocumentContentChangeEvent) -> Edit:
+    """One change of a text."""
     if isinstance(change, types.TextDocumentContentChangePartial):
         return Edit(change.text, position(change.range.start), position(change.range.end))
     return Edit(change.text)

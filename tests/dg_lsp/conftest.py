@@ -14,11 +14,12 @@ async def start_editor(tmp_path):
 
         async def start():
             events = tmp_path / "events"
-            server = starting(
-                "-m", "tests.dg_lsp.scripted_server", env={"SCRIPTED_EVENTS": str(events)}
-            )
+            statistics = tmp_path / "statistics.jsonl"
+            env = {"SCRIPTED_EVENTS": str(events), "DG_LSP_STATISTICS": str(statistics)}
+            server = starting("-m", "tests.dg_lsp.scripted_server", env=env)
             editor = await stack.enter_async_context(server)
             editor.events_file = events
+            editor.statistics_file = statistics
             return editor
 
         yield start

@@ -4,6 +4,7 @@ What the engine does is written on the cursor's line, so that every test says it
     "SLOW"       never answers; its work can only be cancelled
     "FAIL"       raises EngineUnavailable
     "BUG"        raises TypeError quoting the prefix
+    "PROMPT"     answers with all it was given as 'before|behind', a slash for each line end
     "SAY text"   answers with the text, in which \\n is a line end
     other        answers with what the engine was given of the cursor's line, as <left|right>
 `engine.model` scripts the connection: "explode" is a bug before it, "bug" one in it and
@@ -59,7 +60,13 @@ class ScriptedClient:
         text = (
             text.replace("\\n", "\n") if say else f"<{line}|{request.suffix.partition(chr(10))[0]}>"
         )
+        if line.endswith("PROMPT"):
+            text = repr(f"{request.prefix}|{request.suffix}".replace("\n", "/"))
         return scripted_answer(text)
+
+    async def stop(self):
+        note("stop")
+        return True
 
     async def aclose(self):
         note("closed")

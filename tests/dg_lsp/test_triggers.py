@@ -45,13 +45,12 @@ def test_elsewhere_it_is_asked_even_if_one_only_came_by(drawn):
     assert refusal(at(drawn), typing=False) == ""
 
 
-def excluded(size=1, language="python", disabled=(), **fields):
+def excluded(size=1, **fields):
     ask = Ask(uri="a", position=Position(0, 0), **fields)
-    return exclusion(ask, size, language, disabled)
+    return exclusion(ask, size)
 
 
 REASONS = {
-    "completions are off in python": {"disabled": ("go", "python")},
     "the file is larger than 1,000,000 characters": {"size": MAX_CHARS + 1},
     "the file is read-only": {"read_only": True},
     "text is selected": {"selecting": True},
@@ -69,4 +68,4 @@ def test_a_request_by_command_is_always_answered(fields):
 
 
 def test_a_file_of_a_million_characters_is_not_too_large():
-    assert excluded(size=MAX_CHARS, disabled=("go",)) == ""
+    assert excluded(size=MAX_CHARS) == ""
