@@ -37,6 +37,7 @@ Progress = Callable[[float, str], None]
 _STATE = "quantized.json"  # what was made from what, in the directory written
 _SHARD_BYTES = 1 << 30  # of the source: bounds what is in memory at once
 _CPU = torch.device("cpu")
+_GPU = torch.device("cuda")
 
 
 def quantize(model: Path, out: Path, precision: Literal["fp8", "int4"], progress: Progress) -> str:
@@ -95,9 +96,11 @@ class _Job:
         return shards
 
     def rounded(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor, formats.Weight]]:
-        """Some weights: the name, what is stored, and what becomes of it."""
+        """Some weights: the name, what is stored, and what becomes of it, on the faster device."""
+        device = _GPU if torch.cuda.is_available() else _CPU
         for name, weight in self.checkpoint.stream(dtype=None, device=_CPU, only=names):
             assert isinstance(weight, Tensor), f"{name} is in few bits already"
+            weight = weight.to(device)
             one = formats.converted([(name, weight)], self.precision, tied_head=self.tied_head)
             for new_name, made in one:
                 yield new_name, weight, made
@@ -142,7 +145,7 @@ def _write_shard(job: _Job, names: Sequence[str], path: Path) -> dict[str, Any]:
         errors.add(name, weight, made)
         parts = made.parts() if isinstance(made, PackedWeight) else {}
         named = {f"{name}.{part}": tensor for part, tensor in parts.items()} or {name: weight}
-        tensors |= {key: tensor.contiguous() for key, tensor in named.items()}
+        tensors |= {key: tensor.contiguous().cpu() for key, tensor in named.items()}
     part = path.with_suffix(".part")
     try:
         save_safetensors(tensors, part)

@@ -24,7 +24,7 @@ FP8_MAX = 448.0
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # e2m1, by the three bits behind the sign
 FP4_GROUP = 16
 INT4_GROUPS = (32, 64)
-_AT_ONCE = 1 << 22  # values rounded together: bounds the memory that takes
+_AT_ONCE = 1 << 18  # values rounded together on a CPU: what fits its cache
 
 _W = TypeVar("_W", bound="PackedWeight")
 
@@ -220,29 +220,34 @@ def _best_int4(grouped: Tensor, furthest: Tensor, factor: Tensor | None) -> tupl
     The value `furthest` from 0 may become code 0, which reaches further than 15; a smaller scale
     cuts it off and is finer for the rest.
     """
-    best_error: Tensor | None = None
+    best_scale = best_error = None
     for steps in (-8.0, -7.5, -7.0, -8.5, -9.0, 7.5):
         wanted = furthest / steps
         scale = wanted.bfloat16() if factor is None else fp8(wanted / factor[..., None])
-        unit = _unit(scale, factor)
-        inverse = torch.where(unit == 0, 0, 1 / unit)[..., None]
-        codes = (grouped * inverse).round_().clamp_(-8, 7)
-        error = (codes * unit[..., None]).sub_(grouped).square_().sum(-1)
-        codes = codes.add_(8).to(torch.uint8)
-        if best_error is None:
-            best_error, best_codes, best_scale = error, codes, scale
+        error = _int4_steps(grouped, scale, factor).mul_(_unit(scale, factor)[..., None])
+        error = error.sub_(grouped).square_().sum(-1)
+        if best_scale is None or best_error is None:
+            best_scale, best_error = scale, error
         else:
             better = error < best_error
             best_error = torch.where(better, error, best_error)
-            best_codes = torch.where(better[..., None], codes, best_codes)
             best_scale = torch.where(better, scale.float(), best_scale.float()).to(scale.dtype)
-    return best_codes, best_scale
+    assert best_scale is not None
+    return _int4_steps(grouped, best_scale, factor).add_(8).to(torch.uint8), best_scale
+
+
+def _int4_steps(grouped: Tensor, scale: Tensor, factor: Tensor | None) -> Tensor:
+    """How many of its group's steps each value is, −8 to 7."""
+    unit = _unit(scale, factor)
+    inverse = torch.where(unit == 0, 0, 1 / unit)[..., None]
+    return (grouped * inverse).round_().clamp_(-8, 7)
 
 
 def _by_rows(weight: Tensor, rounded: Callable[[Tensor], _W]) -> _W:
-    """`weight` rounded some rows at a time, so that its float32 copy stays small."""
+    """`weight` rounded some rows at a time: for speed, and its float32 copy stays small."""
     rows = weight.flatten(0, -2)
-    some = max(1, _AT_ONCE // rows.shape[-1])
+    at_once = _AT_ONCE << 6 if weight.is_cuda else _AT_ONCE
+    some = max(1, at_once // rows.shape[-1])
     chunks = [rounded(chunk.float()) for chunk in torch.split(rows, some)]
     whole = {
         name: torch.cat([chunk.parts()[name] for chunk in chunks]) for name in chunks[0].parts()
