@@ -52,6 +52,7 @@ def decode(
     shift: int = 0,
     in_hole: bool = False,
     allowed: Callable[[Sequence[int]], Tensor | None] = lambda ids: None,
+    favoured: Callable[[Sequence[int]], tuple[int, float] | None] = lambda ids: None,
     propose: Callable[[Sequence[int], int], Sequence[int]] = lambda ids, room: (),
     timed: Callable[[int, float], None] = lambda rows, seconds: None,
 ) -> Filled:
@@ -59,7 +60,8 @@ def decode(
 
     `in_hole` writes a hole's text at positions moved by `shift`, up to its first empty slot; see
     `infill.sealed`. `stop_at` sees the ids so far after each token. `allowed` may give the ids the
-    next token must come from. `propose` may give a draft of what follows the ids so far, of at most so many
+    next token must come from, `favoured` one that is taken if it is no more than so many nats behind the
+    best. `propose` may give a draft of what follows the ids so far, of at most so many
     tokens: one forward verifies it, and only what is written without it too is kept. `timed` gets
     rows and seconds of each forward. The cache is extended by all tokens but the last; `forwards`
     counts the one that made `hidden`.
@@ -76,7 +78,7 @@ def decode(
     beliefs, best = _predict(model, hidden[0, -1:], never)
     while True:
         for row, drafted in enumerate([*draft, None]):
-            token = _choose(beliefs[row], best[row], allowed(ids))
+            token = _choose(beliefs[row], best[row], allowed(ids), favoured(ids))
             if token in ends:
                 stop = StopReason.COMPLETE
                 break
@@ -148,9 +150,17 @@ def _predict(model: Transformer, states: Tensor, never: int | None) -> tuple[Ten
     return beliefs, beliefs.argmax(-1).tolist()
 
 
-def _choose(beliefs: Tensor, best: int, choices: Tensor | None) -> int:
-    """The likeliest of `choices`, or of all."""
-    return best if choices is None else int(choices[beliefs[choices].argmax()])
+def _choose(
+    beliefs: Tensor, best: int, choices: Tensor | None, favoured: tuple[int, float] | None
+) -> int:
+    """The likeliest of `choices`, or of all; or the favoured one if it is near to the best of all."""
+    if choices is not None:
+        return int(choices[beliefs[choices].argmax()])
+    if favoured is not None:
+        token, bonus = favoured
+        if float(beliefs[best] - beliefs[token]) < bonus:
+            return token
+    return best
 
 
 @torch.inference_mode()

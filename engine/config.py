@@ -226,7 +226,7 @@ class EngineConfig:
     `quantize` rounds the weights while they are loaded, as the table in `formats` says.
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
-    the denoiser as its first guess.
+    the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
     """
 
     model: Path
@@ -241,6 +241,7 @@ class EngineConfig:
     suffix_tokens: int = 48
     drafts: bool = True
     canvas_drafts: bool = False
+    favour_copies: bool = True
     sampler: SamplerConfig | None = field(default=None)
 
     def __post_init__(self) -> None:

@@ -2,12 +2,15 @@
 
 Where the end of the text before the cursor stands once more, what followed there may follow here
 (prompt lookup). `engine.causal` verifies a draft in one forward: it costs or saves time and leaves
-the text as it is, but where bfloat16 gives two tokens the same logit and rounding decides.
+the text as it is, but where bfloat16 gives two tokens the same logit and rounding decides. What the
+text is may lean towards a copy as well: a small model knows little that the file does not say.
 Knows nothing of models or requests.
 """
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +21,9 @@ MOST_TOKENS = 15  # with the token before them, 16 rows
 _CHARS = 6 * MOST_TOKENS
 _LEAST_MATCH, _LONGEST_MATCH = 2, 200
 _STEP = 1.05
+# Enough of what follows a hole to look for: blanks and line ends alone stand everywhere.
+_SHOWN = re.compile(r"\s*\S(?:\s*\S){0,2}")
+_BRIDGE_CHARS, _LEAST_BRIDGED = 600, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,16 @@ class Copy:
         it agreed to 1.4 after a match of 4 to 7 characters, 3.5 after 16 to 31, 6.0 from 64 on.
         """
         return min(0.9, self.matched / (self.matched + 10))
+
+    @property
+    def bonus(self) -> float:
+        """How many nats its next token may be behind the model's own and still be the better guess.
+
+        Fitted to SmolLM2-135M on 5,215 tokens of boltons, more-itertools and tomlkit: where the two
+        differ, the copied one is right more often within 1 nat after a match of 4 to 31 characters,
+        within 4 after 32 to 63 and within 6 from 64 on (LOG.md).
+        """
+        return 0.0 if self.matched < 4 else min(6.0, max(1.0, self.matched / 12))
 
 
 def find(before: str, elsewhere: Sequence[str]) -> Copy | None:
@@ -56,6 +72,30 @@ def find(before: str, elsewhere: Sequence[str]) -> Copy | None:
             # Any other that ends here is a part of this one: go on to the left of it.
             wanted, end = matched + 1, end - 1
     return found
+
+
+def bridge(before: str, after: str, elsewhere: Sequence[str], *, single_line: bool) -> Copy | None:
+    """What stands between the end of `before` and the start of `after` where both occur once more.
+
+    Of several, the one with the most text around it that is the same; `matched` counts both sides.
+    With `single_line` only text without a line end.
+    """
+    shown = _SHOWN.match(after)
+    if shown is None:
+        return None
+    best = None
+    for text in (before, *elsewhere):
+        at = text.find(shown[0])
+        while at >= 0:
+            left = text[max(0, at - _BRIDGE_CHARS) : at]
+            if matched := _longest_tail(before, left):
+                middle = left[left.rfind(before[-matched:]) + matched :]
+                matched += _shared_start(after, text[at : at + _LONGEST_MATCH])
+                fits = middle.strip() and not (single_line and "\n" in middle)
+                if fits and (best is None or matched > best.matched):
+                    best = Copy(text=middle, matched=matched)
+            at = text.find(shown[0], at + 1)
+    return best
 
 
 def worthwhile(probability: float, most: int, cost: Callable[[int], float]) -> int:
@@ -100,36 +140,63 @@ class Pace:
 class Drafter:
     """Proposes drafts for one answer, left to right.
 
-    `before` is the text the model was given, `healed` what it has to write first, `elsewhere` the
-    other texts to copy from, the most useful first. `stop_at` says where the answer will end.
+    `before` is the text the model was given, `healed` what it has to write first, `after` the text
+    behind the hole, `elsewhere` other texts to copy from, the most useful first. `end` is the id that
+    ends a hole, if one does. `stop_at` says where the answer will end.
     """
 
     def __init__(
         self,
         before: str,
         healed: str,
+        after: str,
         elsewhere: Sequence[str],
         tokenizer: Tokenizer,
         stop_at: Callable[[Sequence[int]], StopReason | None],
         pace: Pace,
+        *,
+        single_line: bool,
+        end: int | None,
     ) -> None:
         self._before = before
         self._healed = healed
-        self._elsewhere = elsewhere
+        self._elsewhere = (after, *elsewhere)
         self._tokenizer = tokenizer
+        self._end = end
         self._stop_at = stop_at
         self._pace = pace
+        self._bridge = bridge(before + healed, after, self._elsewhere, single_line=single_line)
 
     def propose(self, ids: Sequence[int], room: int) -> list[int]:
         """The next ids after those written so far that are worth verifying, at most `room`."""
         written = self._tokenizer.decode(ids)
         required = self._healed[len(written) :]
-        copy = find(self._before + written + required, self._elsewhere)
+        copy = self._copy(written + required)
         if copy is None:
             return []
         draft = self._tokenizer.encode(required + copy.text)[: min(room, MOST_TOKENS)]
         draft = draft[: self._useful(ids, draft)]
         return draft[: worthwhile(copy.probability, len(draft), self._pace.cost)]
+
+    def favoured(self, ids: Sequence[int]) -> tuple[int, float] | None:
+        """The token that a copy goes on with after the ids written so far, and its bonus in nats."""
+        written = self._tokenizer.decode(ids)
+        if len(written) < len(self._healed):
+            return None
+        copy = self._copy(written)
+        if copy is None or not copy.bonus:
+            return None
+        if not copy.text:
+            return None if self._end is None else (self._end, copy.bonus)
+        return self._tokenizer.encode(copy.text)[0], copy.bonus
+
+    def _copy(self, written: str) -> Copy | None:
+        """What may follow `written`: the rest of the bridge while the text keeps to it."""
+        filled = written[len(self._healed) :]
+        if self._bridge and self._bridge.text.startswith(filled):
+            matched = self._bridge.matched + len(filled)
+            return Copy(text=self._bridge.text[len(filled) :], matched=matched)
+        return find(self._before + written, self._elsewhere)
 
     def _useful(self, ids: Sequence[int], draft: Sequence[int]) -> int:
         """How many of `draft` are worth a row: of the token that ends the answer nothing follows."""
@@ -137,6 +204,19 @@ class Drafter:
             if self._stop_at([*ids, *draft[: count + 1]]):
                 return count
         return len(draft)
+
+
+def _longest_tail(before: str, text: str) -> int:
+    """How many characters of the end of `before` occur in `text`; 0 for fewer than three."""
+    lengths = range(_LEAST_BRIDGED, min(len(before), _LONGEST_MATCH) + 1)
+    found = bisect.bisect_left(lengths, True, key=lambda n: before[-n:] not in text)
+    return lengths[found - 1] if found else 0
+
+
+def _shared_start(one: str, other: str) -> int:
+    """How many characters the starts of two texts share."""
+    differ = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))
 
 
 def _shared_end(before: str, text: str, end: int) -> int:

@@ -211,7 +211,7 @@ class Engine:
         clock.mark("tokenize")
         cache, cached = self._prefix(built, control)
         clock.mark("encode")
-        steered = self._steered(request, built, control, on_draft)
+        steered = self._steered(request, built, control, on_draft, in_hole=True)
         filled = causal.fill(self._model, cache, canvas, **steered)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
@@ -277,13 +277,15 @@ class Engine:
         built: Prompt,
         control: Control,
         on_draft: Callable[[Draft], None] | None,
+        in_hole: bool = False,
     ) -> dict[str, Any]:
         """What decoding from left to right is told of the request."""
-        drafter = self._drafter(request, built)
+        drafter = self._drafter(request, built, in_hole)
         return {
             "stop_at": lambda ids: self._stop(ids, request, built),
             "control": replace(control, on_draft=self._drafts(on_draft, request, built)),
             "allowed": lambda ids: self._allowed(ids, built),
+            "favoured": drafter.favoured if self._config.favour_copies else lambda ids: None,
             "propose": drafter.propose if self._config.drafts else lambda ids, room: (),
             "timed": self._pace.saw,
         }
@@ -295,21 +297,25 @@ class Engine:
         self._prefixes.trim()
         return hidden
 
-    def _drafter(self, request: InfillRequest, built: Prompt) -> Drafter:
+    def _drafter(self, request: InfillRequest, built: Prompt, in_hole: bool) -> Drafter:
+        canvas = self._model.config.canvas
         return Drafter(
             request.prefix.removesuffix(built.healed),
             built.healed,
-            _to_copy_from(request),
+            request.suffix,
+            _elsewhere(request),
             self._tokenizer,
             lambda ids: self._stop(ids, request, built),
             self._pace,
+            single_line=request.single_line,
+            end=canvas.empty_id if canvas and in_hole else None,
         )
 
     def _guess(self, request: InfillRequest, built: Prompt, hole: int) -> tuple[int, ...]:
         """What the hole shows the denoiser first, where a copy is likelier right than wrong."""
         if not self._config.canvas_drafts:
             return ()
-        copy = drafts.find(request.prefix, _to_copy_from(request))
+        copy = drafts.find(request.prefix, (request.suffix, *_elsewhere(request)))
         if copy is None or copy.probability < 0.5:
             return ()
         text = built.healed + self._cut(copy.text, request)[0]
@@ -382,9 +388,9 @@ class _Clock:
         return {**self._stages, "total": (time.monotonic() - self.started) * 1000}
 
 
-def _to_copy_from(request: InfillRequest) -> tuple[str, ...]:
-    """Texts beside the prefix, the nearest to the cursor first."""
-    return (request.suffix, *(chunk.text for chunk in reversed(request.context)))
+def _elsewhere(request: InfillRequest) -> tuple[str, ...]:
+    """Texts of other places to copy from, the nearest to the cursor first."""
+    return tuple(chunk.text for chunk in reversed(request.context))
 
 
 def load_model(

@@ -87,6 +87,27 @@ def test_allowed_ids_bound_the_choice(llama):
     assert set(filled.ids) <= {5, 6, 7}
 
 
+def test_a_favoured_id_is_taken_where_it_is_near_enough_to_the_best(llama):
+    ids = random_ids(19, seed=1)
+    cache, hidden = start(llama, ids)
+    beliefs = llama.ours.logits(hidden[0, -1:]).log_softmax(-1)[0]
+    best, second = beliefs.topk(2).indices.tolist()
+    gap = float(beliefs[best] - beliefs[second])
+    for bonus, allowed, expected in (
+        (gap + 0.01, None, second),
+        (gap - 0.01, None, best),
+        (gap + 0.01, torch.tensor([best]), best),
+    ):
+        cache, hidden = start(llama, ids)
+        filled = causal.decode(
+            llama.ours, cache, hidden, 1, lambda ids: None, Control(),
+            favoured=lambda ids, bonus=bonus: (second, bonus),
+            allowed=lambda ids, allowed=allowed: allowed,
+        )  # fmt: skip
+        assert filled.ids == (expected,)
+        assert filled.log_probability == pytest.approx(float(beliefs[expected]), abs=1e-4)
+
+
 def test_cancel_is_seen_between_tokens_and_between_prefill_chunks(llama):
     cache, hidden = start(llama, random_ids(19, seed=1))
     seen = []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.drafts import MOST_TOKENS, Copy, Drafter, Pace, find, worthwhile
+from engine.drafts import MOST_TOKENS, Copy, Drafter, Pace, bridge, find, worthwhile
 from engine.request import StopReason
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny
@@ -96,8 +96,11 @@ def test_the_pace_follows_what_was_measured_and_forgives_a_stall():
     assert pace.cost(6) < 1.6
 
 
-def drafter(tokenizer, before, healed="", after="", stop_at=lambda ids: None) -> Drafter:
-    return Drafter(before, healed, [after], tokenizer, stop_at, Pace(several_rows=1.1))
+def drafter(
+    tokenizer, before, healed="", after="", stop_at=lambda ids: None, end=None, rows=1.1
+) -> Drafter:
+    pace = Pace(several_rows=rows)
+    return Drafter(before, healed, after, [], tokenizer, stop_at, pace, single_line=False, end=end)
 
 
 def test_a_draft_goes_on_as_the_text_that_matches(tokenizer):
@@ -130,5 +133,80 @@ def test_nothing_is_drafted_beyond_the_end_of_the_answer(tokenizer):
 
 def test_without_a_match_worth_its_time_nothing_is_drafted(tokenizer):
     assert drafter(tokenizer, "abc").propose([], 64) == []
-    slow = Drafter("ab, ab", "", [], tokenizer, lambda ids: None, Pace(several_rows=2.3))
-    assert slow.propose([], 64) == []
+    assert drafter(tokenizer, "ab, ab", rows=2.3).propose([], 64) == []
+
+
+@pytest.mark.parametrize(
+    ("drawn", "copied"),
+    [
+        (
+            "def f():\n    a = g()\n    return a\n\ndef h():\n    a = g()║\n\ndef k",
+            "\n    return a",
+        ),
+        ("print(key, end)\nprint(║, end)\n", "key"),
+        ("print(║, end)\nprint(key, end)\n", "key"),
+        ("call(a, b)\ncall(a║, b)\n", None),  # nothing stands between the two sides there
+        ("total = 1\nprint(║)\nuse(total)\n", None),  # of the two sides one occurs
+        ("one(\n  key,\n)\none(║\n)\n", "\n  key,"),
+        ("if key:\n    go()\nif ║", None),
+        ("║\nkey", None),
+    ],
+)
+def test_what_stands_between_the_same_two_sides_is_a_bridge(drawn, copied):
+    before, after = drawn.split("║")
+    found = bridge(before, after, [after], single_line=False)
+    assert (found and found.text) == copied
+
+
+def test_of_a_single_line_no_bridge_has_two():
+    before, after = "one(\n  key,\n)\none(", "\n)\n"
+    assert bridge(before, after, [], single_line=False)
+    assert bridge(before, after, [], single_line=True) is None
+
+
+@given(st.text("abc \n", max_size=30), st.text("abc", min_size=1, max_size=9), st.data())
+def test_a_bridge_has_no_less_in_common_than_any_that_was_put_there(noise, middle, data):
+    before = noise + data.draw(st.text("xyz(", min_size=5, max_size=12))
+    after = data.draw(st.text("uvw)", min_size=5, max_size=12))
+    shared = data.draw(st.integers(4, len(before)))
+    other = noise + "|" + before[-shared:] + middle + after + "|"
+    found = bridge(before, after, [other], single_line=False)
+    assert found
+    assert found.matched >= shared + len(after)
+    assert (before[-4:] + found.text + after) in other
+
+
+def test_a_copy_is_favoured_the_more_the_longer_the_match():
+    bonuses = [Copy(text="x", matched=n).bonus for n in (3, 4, 12, 40, 80, 400)]
+    assert bonuses[0] == 0.0
+    assert bonuses[1] == bonuses[2] == 1.0
+    assert bonuses == sorted(bonuses)
+    assert bonuses[-1] == 6.0
+
+
+def test_the_token_a_copy_goes_on_with_is_favoured(tokenizer):
+    drafts = drafter(tokenizer, "first(alpha, beta)\nfirst(")
+    favoured = drafts.favoured([])
+    assert favoured == (tokenizer.encode("alpha, beta)\nfirst(")[0], 1.0)
+    assert drafts.favoured(tokenizer.encode("gamma[")) is None, "that stands nowhere else"
+    assert drafter(tokenizer, "ab, ab").favoured([]) is None, "two characters say nothing"
+
+
+def test_nothing_is_favoured_while_text_has_to_be_healed(tokenizer):
+    drafts = drafter(tokenizer, "x\n return 1\ny\n", healed=" return")
+    assert drafts.favoured(tokenizer.encode(" ret")) is None
+    favoured = drafts.favoured(tokenizer.encode(" return"))
+    assert favoured and favoured[0] == tokenizer.encode(" 1\n")[0]
+
+
+def test_where_a_bridge_ends_the_end_of_the_hole_is_favoured(tokenizer):
+    before, after = "print(key, end)\nprint(", ", end)\n"
+    drafts = drafter(tokenizer, before, after=after, end=7)
+    favoured = drafts.favoured([])
+    assert favoured and favoured[0] == tokenizer.encode("key")[0]
+    assert drafts.favoured(tokenizer.encode("key")) == (7, pytest.approx(1 + 1 / 3, abs=0.4))
+    assert tokenizer.decode(drafts.propose([], 64)) == "key"
+    no_end = drafter(tokenizer, before, after=after)
+    assert no_end.favoured(tokenizer.encode("key")) is None
+    other = drafts.favoured(tokenizer.encode("value"))
+    assert other is None or other[0] != 7, "the bridge was left"
