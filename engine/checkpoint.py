@@ -13,29 +13,27 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from engine import layouts
-from engine.config import read_json
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import CheckpointError
 from engine.layouts import FLOATS, Layout
 from engine.packed import Packed
+from engine.shards import INDEX, Stored, headers, open_shard
 from engine.weights import PackedWeight
 
 Weight = Tensor | PackedWeight
 Progress = Callable[[float, str], None]
 
 # Per family, first match wins: the pattern of stored names and the model's name (None: skipped).
-# What matches nothing keeps its name, which no model has: it is reported as unexpected.
+# What matches nothing keeps its name: the model's own in what `quantize` writes, else unexpected.
 _NAMES: dict[str, tuple[tuple[str, str | None], ...]] = {
     "diffusion_gemma": (
         (r"model\.encoder\.(vision_tower|embed_vision)\..+", None),
@@ -65,24 +63,7 @@ _NAMES: dict[str, tuple[tuple[str, str | None], ...]] = {
     ),
 }
 _HALVES = {"gate": 0, "up": 1}  # of the rows of a stacked weight
-_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}  # all others: 1
-_INDEX = "model.safetensors.index.json"
 _SHARD_BYTES = 44_000_000  # of tensors written into one file
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """One tensor as a shard's header describes it; `name` is the model's."""
-
-    shard: Path
-    stored: str
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def bytes(self) -> int:
-        return _BYTES.get(self.dtype, 1) * math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +76,12 @@ class _Piece:
 
     name: str
     shape: tuple[int, ...]
-    parts: Mapping[str, _Stored]
+    parts: Mapping[str, Stored]
     form: layouts.Form | None = None
     kind: type = Tensor
 
     @property
-    def first(self) -> _Stored:
+    def first(self) -> Stored:
         return next(iter(self.parts.values()))
 
     @property
@@ -140,7 +121,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path, family: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         layout = layouts.of_directory(directory)
-        pieces = _pieces(_headers(directory, family), layout)
+        pieces = _pieces(headers(directory, lambda stored: model_name(stored, family)), layout)
         self._pieces = _match(pieces, shapes, directory)
         self._twins = {
             _decoder_twin(name): name
@@ -262,9 +243,9 @@ def write_index(directory: Path) -> None:
     """Writes which of the directory's shards holds each tensor."""
     weight_map: dict[str, str] = {}
     for shard in sorted(directory.glob("*.safetensors")):
-        with _open(shard) as file:
+        with open_shard(shard) as file:
             weight_map |= dict.fromkeys(sorted(file.keys()), shard.name)
-    (directory / _INDEX).write_text(json.dumps({"weight_map": weight_map}, indent=2) + "\n")
+    (directory / INDEX).write_text(json.dumps({"weight_map": weight_map}, indent=2) + "\n")
 
 
 def model_name(stored: str, family: str) -> str | None:
@@ -275,9 +256,9 @@ def model_name(stored: str, family: str) -> str | None:
     return stored
 
 
-def _pieces(stored: list[_Stored], layout: Layout) -> list[_Piece]:
+def _pieces(stored: list[Stored], layout: Layout) -> list[_Piece]:
     """What the stored tensors are parts of; raises when parts do not belong together."""
-    pieces, groups = [], dict[str, dict[str, _Stored]]()
+    pieces, groups = [], dict[str, dict[str, Stored]]()
     for item in stored:
         stem, _, part = item.name.rpartition(".")
         if part in layout.parts:
@@ -303,7 +284,7 @@ def _pieces(stored: list[_Stored], layout: Layout) -> list[_Piece]:
     return pieces
 
 
-def _plain(item: _Stored) -> _Piece:
+def _plain(item: Stored) -> _Piece:
     # An expert's place stands for the whole name of its weight.
     name = item.name.removesuffix(".weight") if "].weight" in item.name else item.name
     return _Piece(name, item.shape, {"": item})
@@ -315,7 +296,7 @@ def _read(pieces: list[_Piece]) -> Iterator[tuple[_Piece, dict[str, Tensor]]]:
     items.sort(key=lambda item: (item[0].shard, item[0].stored))
     read: dict[str, dict[str, Tensor]] = {}
     for shard, held in groupby(items, key=lambda item: item[0].shard):
-        with _open(shard) as file:
+        with open_shard(shard) as file:
             for item, part, piece in held:
                 parts = read.setdefault(piece.name, {})
                 tensor = file.get_tensor(item.stored)
@@ -366,7 +347,7 @@ def _match(
     return pieces
 
 
-def _twice(name: str, one: _Stored, other: _Stored) -> CheckpointError:
+def _twice(name: str, one: Stored, other: Stored) -> CheckpointError:
     return CheckpointError(
         f"{one.shard.parent}: {name} is stored twice, as {one.stored} in {one.shard.name} "
         f"and as {other.stored} in {other.shard.name}"
@@ -396,85 +377,3 @@ def _refuse(names: list[str], what: str, directory: Path) -> None:
 
 def _decoder_twin(name: str) -> str:
     return name.replace(".encoder_layer_scalar", ".layer_scalar")
-
-
-def _headers(directory: Path, family: str) -> list[_Stored]:
-    """What all shards hold, without the tensors the model skips."""
-    found = []
-    for shard, listed in _shards(directory).items():
-        with _open(shard) as file:
-            held = set(file.keys())
-            if listed is not None and (wrong := sorted(held ^ listed)):
-                where = "in" if wrong[0] in held else "not in"
-                raise CheckpointError(
-                    f"{directory}: {_INDEX} and the shards disagree on {len(wrong)} tensors; "
-                    f"{wrong[0]} is {where} {shard.name}. Fetch the model again"
-                )
-            for stored in sorted(held):
-                if (name := model_name(stored, family)) is not None:
-                    piece = file.get_slice(stored)
-                    shape = tuple(piece.get_shape())
-                    found.append(_Stored(shard, stored, name, shape, piece.get_dtype()))
-    return found
-
-
-def _shards(directory: Path) -> dict[Path, set[str] | None]:
-    """Each shard and, where there is an index, the tensors listed for it."""
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory} is not a directory; a model is a directory of files")
-    if (directory / "model.safetensors").is_file():
-        return {_inside(directory, "model.safetensors"): None}
-    if not (directory / _INDEX).exists():
-        raise CheckpointError(_no_weights(directory))
-    weight_map = _json(directory / _INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{directory / _INDEX}: weight_map must map tensor names to files")
-    shards: dict[Path, set[str]] = {}
-    for name, file in weight_map.items():
-        shards.setdefault(_inside(directory, file), set()).add(name)
-    return dict(shards)
-
-
-def _no_weights(directory: Path) -> str:
-    pickles = sorted(
-        p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")
-    )
-    if pickles:
-        return (
-            f"{directory} has only pickled weights ({pickles[0]}), which can run code when they are "
-            "loaded; convert them to safetensors"
-        )
-    return f"{directory} has neither model.safetensors nor {_INDEX}"
-
-
-def _inside(directory: Path, file: object) -> Path:
-    """The shard `file` of an index; raises when it is not a plain file of this directory."""
-    if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
-        raise CheckpointError(
-            f"{directory / _INDEX}: {file!r} is not the name of a safetensors file beside it"
-        )
-    path, root = directory / file, directory.resolve()
-    # The Hugging Face cache keeps a snapshot's files as links into the blobs folder beside it.
-    homes = {root, root.parent.parent / "blobs"} if root.parent.name == "snapshots" else {root}
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing or no plain file; fetch the model again")
-    if path.resolve().parent not in homes:
-        raise CheckpointError(f"{path} is a link out of the model's directory; copy the file there")
-    return path
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-
-
-@contextmanager
-def _open(shard: Path) -> Iterator[Any]:
-    """The shard's safetensors handle; what its reader finds wrong becomes a CheckpointError."""
-    try:
-        with safe_open(shard, framework="pt", device="cpu") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{shard} is damaged ({error}); fetch it again") from None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import checkpoint, packed
+from engine import checkpoint, packed, shards
 from engine.checkpoint import load_tensors, model_name
 from engine.config import ModelConfig
 from engine.errors import CheckpointError
@@ -248,8 +248,8 @@ def test_one_shard_is_open_and_one_stored_tensor_held_at_a_time(tmp_path, monkey
             held.append(weakref.ref(tensor))
             return tensor
 
-    real = checkpoint.safe_open
-    monkeypatch.setattr(checkpoint, "safe_open", Spy)
+    real = shards.safe_open
+    monkeypatch.setattr(shards, "safe_open", Spy)
     loaded = load(tmp_path, {**PAIR, "c": (5,)})
     assert sorted(loaded) == ["a", "b", "c"]
     assert len(held) == 3
