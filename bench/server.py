@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,9 +44,11 @@ class Connection:
     """A server process and the messages to and from it."""
 
     def __init__(self, script: str = SERVER) -> None:
+        self._home = tempfile.TemporaryDirectory()
         command = [sys.executable, "-c", script]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+        env = {**os.environ, "DG_LSP_STATISTICS": str(Path(self._home.name) / "statistics")}
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env)
         self._id = 0
 
     def notify(self, method: str, params: Any) -> None:

@@ -23,6 +23,7 @@ from dg_lsp import __version__
 from dg_lsp.client import EngineClient, EngineUnavailable
 from dg_lsp.engine_process import model_argument, runtime_dir
 from dg_lsp.settings import EngineSettings
+from dg_lsp.stats import Statistics
 
 Facts = dict[str, Any]
 _PROBE_TIMEOUT_S = 120
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 def gather(model: str) -> Facts:
     """All that can be found out without changing anything, as JSON values."""
-    settings = EngineSettings(model=model)
+    settings, book = EngineSettings(model=model), Statistics()
     try:
         health, engine_error = asyncio.run(EngineClient(settings).health()), ""
     except EngineUnavailable as error:
@@ -77,6 +78,7 @@ def gather(model: str) -> Facts:
         "runtime_dir": str(runtime_dir()),
         "engine": health,
         "engine_error": engine_error,
+        "statistics": {"path": str(book.path), "lines": len(book.read())},
         "editors": {name: _version(name) for name in ("nvim", "code", "codium")},
     }
 
@@ -96,6 +98,7 @@ def judge(facts: Facts) -> list[Finding]:
         *_judge_plans(facts),
         *_judge_disk(facts),
         _judge_engine(facts),
+        _judge_statistics(facts),
         *(_judge_editor(name, version) for name, version in facts["editors"].items()),
     ]
 
@@ -191,6 +194,12 @@ def _judge_engine(facts: Facts) -> Finding:
         f"{engine['status']} with {engine['model']}, pid {engine['pid']}, "
         f"{engine['uptime_s']:.0f} s, {_gb(engine['rss_bytes'])} (in {directory})",
     )
+
+
+def _judge_statistics(facts: Facts) -> Finding:
+    book = facts["statistics"]
+    text = f"{book['lines']} lines, never sent, in {book['path']}; `dg-lsp stats` shows them"
+    return Finding("note", "statistics", text)
 
 
 def _judge_editor(name: str, version: str | None) -> Finding:

@@ -104,9 +104,11 @@ class Session:
         client = self._let_go() or self._engine()
         self._client = None
         try:
-            if not self.settings.engine.url:
-                await client.stop()
-            await client.aclose()
+            try:
+                if not self.settings.engine.url:
+                    await client.stop()
+            finally:
+                await client.aclose()
         except Exception as error:  # noqa: BLE001 - the status tells
             self._fail(error)
         self._start_engine()

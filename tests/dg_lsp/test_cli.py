@@ -517,12 +517,18 @@ FACTS = {
     "plans": None,
     "engine": None,
     "engine_error": "",
+    "statistics": {"path": "/state/statistics.jsonl", "lines": 7},
     "editors": {},
 }
 GPU = {"name": "H200", "free_bytes": 100e9, "total_bytes": 150e9}
 
 
 class TestDoctor:
+    def test_it_says_where_the_statistics_are(self):
+        (finding,) = (f for f in doctor.judge(FACTS) if f.subject == "statistics")
+        assert finding.level == "note"
+        assert finding.text.startswith("7 lines, never sent, in /state/statistics.jsonl")
+
     def model_directory(self, tmp_path):
         config = {
             "model_type": "llama",

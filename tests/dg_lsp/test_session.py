@@ -42,6 +42,10 @@ class ScriptedEngine:
             await asyncio.Event().wait()
         return scripted_answer(answer)
 
+    async def stop(self):
+        self.log.append("stop")
+        return True
+
     async def aclose(self):
         self.log.append("closed")
 
@@ -308,3 +312,83 @@ async def test_closing_lets_go_of_the_engine_even_while_it_is_being_reached():
     assert desk.engine.log[-1] == "closed"
     await desk.session.aclose()
     assert desk.engine.log.count("closed") == 1
+
+
+# why nothing is shown
+
+
+async def test_the_status_says_why_and_then_what_the_engine_does():
+    desk = Desk("1234")
+    desk.session.initialize({"disabledLanguages": ["markdown"]})
+    desk.open("x = ")
+    desk.open("x = ", language="markdown", uri="file:///w/a.md")
+    await settle()
+    assert [status.state for status in desk.statuses] == ["ready"]
+    for _ in range(2):
+        assert await desk.complete(0, 4, "file:///w/a.md", automatic=True) == []
+    assert desk.statuses[1:] == [Status("disabled", "completions are off in markdown")]
+    assert len(await desk.complete(0, 4)) == 1
+    assert desk.statuses[2:] == [Status("ready", progress=1.0)]
+
+
+async def test_a_file_that_is_too_large_is_excluded_and_says_so():
+    desk = Desk()
+    desk.open("x" * 1_000_001)
+    await settle()
+    assert await desk.complete(0, 4, automatic=True) == []
+    reason = "the file is larger than 1,000,000 characters"
+    assert desk.statuses[-1] == Status("excluded", reason)
+
+
+async def test_a_failure_is_not_forgotten_while_completions_are_off():
+    desk = Desk(EngineUnavailable("down"))
+    desk.open("x = ")
+    await settle()
+    assert await desk.complete(0, 4) == []
+    desk.session.toggle("global", URI, "")
+    desk.session.toggle("global", URI, "")
+    assert [status.state for status in desk.statuses] == ["ready", "failed", "disabled", "failed"]
+    assert desk.warnings == ["down"]
+
+
+async def test_turning_completions_on_starts_the_engine():
+    desk = Desk()
+    desk.session.initialize({"enabled": False})
+    desk.open("x")
+    await settle()
+    assert desk.engine.log == []
+    assert desk.session.toggle("global", URI, "") is True
+    await settle()
+    assert desk.engine.log == [f"made for {MODEL}", "connect"]
+
+
+# another engine by command
+
+
+async def test_a_chosen_model_stays_until_settings_are_sent_again():
+    desk = Desk()
+    desk.open("x")
+    await settle()
+    await desk.session.restart_engine("other")
+    await settle()
+    assert desk.engine.log[2:] == ["stop", "closed", "made for other", "connect"]
+    desk.session.configure(None)
+    await settle()
+    assert desk.session.settings.engine.model == MODEL
+
+
+async def test_an_engine_that_does_not_stop_is_a_status():
+    desk = Desk()
+
+    async def stop():
+        raise EngineUnavailable("it will not stop")
+
+    desk.engine.stop = stop
+    desk.open("x")
+    await settle()
+    await desk.session.restart_engine()
+    assert desk.warnings == ["it will not stop"]
+    assert "closed" in desk.engine.log
+    await settle()
+    assert desk.statuses[-1].state == "ready"
+    assert desk.engine.log[-1] == "connect"
