@@ -100,6 +100,7 @@ class Watched:
 
     def __init__(self, engine: Engine, work: list[Work]) -> None:
         self.connect = engine.connect
+        self.stop = engine.stop
         self.aclose = engine.aclose
         self._infill = engine.infill
         self._work = work
@@ -130,6 +131,10 @@ class Scripted:
 
     async def connect(self) -> None:
         """It is there."""
+
+    async def stop(self) -> bool:
+        """It cannot be stopped."""
+        return False
 
     async def aclose(self) -> None:
         """It stays."""
