@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--keystrokes", type=int, default=200)
     options = parser.parse_args()
     figures: dict[str, Any] = {"start_ms": round(statistics.median(start() for _ in range(5)))}
-    for lines in (1_000, 10_000, 50_000):
+    for lines in (1_000, 10_000, 22_000):  # the last has a million characters
         figures[f"lines_{lines}"] = keystrokes(lines, options.keystrokes)
     for name, value in figures.items():
         print(name, value)
@@ -115,7 +115,7 @@ def keystrokes(lines: int, count: int) -> dict[str, float]:
         asked = {
             "textDocument": {"uri": URI},
             "position": {"line": line, "character": typed + 1},
-            "context": {"triggerKind": 2},
+            "context": {"triggerKind": 1},  # at once: only computing is measured
         }
         answer = connection.request("textDocument/inlineCompletion", asked)
         took.append(1000 * (time.perf_counter() - begun))
