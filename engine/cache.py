@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.config import AttentionConfig, ModelConfig
 
 _SLOTS = 256  # buffers grow by this many positions at a time, and at least by a quarter
-BACK = 512  # tokens that can always be cut off, though sliding layers forget
+BACK = 256  # tokens that can always be cut off, though sliding layers forget
 
 
 def most_slots(layer: AttentionConfig, prefix: int, new: int) -> int:

@@ -60,14 +60,14 @@ class Memory:
     """Keys and values that steps of all shapes share: [canvas ; visible prefix] in each layer."""
 
     def __init__(self, model: Transformer, longest_prefix: int) -> None:
-        self.most = Shape.of(HOLES[-1], SUFFIXES[-1], longest_prefix)
+        self.most = _largest(longest_prefix)
         device = model.embed_tokens.weight.device
         self._layers = model.config.layers
         self._parts = [
             torch.zeros(
                 2,
                 layer.kv_heads,
-                self.most.canvas + _prefix_slots(layer, self.most),
+                slots(layer, longest_prefix),
                 layer.head_dim,
                 device=device,
                 dtype=model.dtype,
@@ -272,10 +272,8 @@ class _Still(Pass):
         self._layers = model.config.layers
         self._masks: dict[int, Tensor] = {}  # by the number of slots
         for view in self._views:
-            slots = view.shape[2]
-            self._masks.setdefault(
-                slots, torch.zeros(shape.canvas, slots, dtype=torch.bool, device=device)
-            )
+            mask = torch.zeros(shape.canvas, view.shape[2], dtype=torch.bool, device=device)
+            self._masks.setdefault(view.shape[2], mask)
         for layer in self._layers:
             self.rotary(layer)
 
@@ -313,7 +311,7 @@ class _Letter:
         self._copies = tuple(
             torch.empty(part.shape, dtype=part.dtype, pin_memory=cuda) for part in self._sent
         )
-        self._arrived = torch.cuda.Event() if cuda else None
+        self._arrived = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
 
     def post(self) -> None:
         """Sends what the step launched last will report."""
@@ -334,7 +332,7 @@ def _captured(step: Step) -> Launch:
     """How to start the step: the replay of its graph, or on a CPU the step itself."""
     if not step.best.is_cuda:
         return step.run
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):  # kernels are compiled and libraries make their workspaces
@@ -344,6 +342,16 @@ def _captured(step: Step) -> Launch:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step.run()
     return graph.replay
+
+
+def slots(layer: AttentionConfig, longest_prefix: int) -> int:
+    """Positions that `Memory` holds of a layer."""
+    most = _largest(longest_prefix)
+    return most.canvas + _prefix_slots(layer, most)
+
+
+def _largest(longest_prefix: int) -> Shape:
+    return Shape.of(HOLES[-1], SUFFIXES[-1], longest_prefix)
 
 
 def _prefix_slots(layer: AttentionConfig, shape: Shape) -> int:
