@@ -198,6 +198,10 @@ class PrefixStore:
         self.trim()
         return best
 
+    def clear(self) -> None:
+        """Drops all prefixes."""
+        self._caches.clear()
+
     def trim(self) -> None:
         """Drops the least recently used prefixes beyond the limits; the newest always stays."""
         while len(self._caches) > 1 and (

@@ -132,41 +132,58 @@ def choose(
     precisions: Sequence[Precision] = PRECISIONS,
     wanted: int = WANTED_CONTEXT,
     chunk: int = 512,
+    weights: int | None = None,
 ) -> Plan:
     """The exactest of `precisions` that leaves room for `wanted` tokens in `free` bytes.
 
     Where none does, the one with the longest context of at least LEAST_CONTEXT; else DoesNotFit.
+    `weights` is what those take where that does not depend on the precision.
     """
     best: Plan | None = None
     for precision in precisions:
-        context = longest_context(config, precision, free, chunk)
+        context = longest_context(config, precision, free, chunk, weights)
+        found = plan(config, precision, context, chunk, weights)
         if context >= min(wanted, _limit(config)):
-            return plan(config, precision, context, chunk)
-        if context >= LEAST_CONTEXT and (best is None or context > best.context):
-            best = plan(config, precision, context, chunk)
+            return found
+        if context >= min(LEAST_CONTEXT, _limit(config)) and (
+            best is None or context > best.context
+        ):
+            best = found
     if best is None:
-        raise DoesNotFit(_advice(config, free, precisions, chunk))
+        raise DoesNotFit(_advice(config, free, precisions, chunk, weights))
     return best
 
 
-def longest_context(config: ModelConfig, precision: Precision, free: int, chunk: int = 512) -> int:
+def longest_context(
+    config: ModelConfig,
+    precision: Precision,
+    free: int,
+    chunk: int = 512,
+    weights: int | None = None,
+) -> int:
     """The most tokens of prefix that fit into `free` bytes, in steps of 256; 0 for none."""
     low, high = 0, _limit(config) // _STEP
     while low < high:
         middle = (low + high + 1) // 2
-        if plan(config, precision, middle * _STEP, chunk).total <= free:
+        if plan(config, precision, middle * _STEP, chunk, weights).total <= free:
             low = middle
         else:
             high = middle - 1
     return low * _STEP
 
 
-def plan(config: ModelConfig, precision: Precision, context: int, chunk: int = 512) -> Plan:
+def plan(
+    config: ModelConfig,
+    precision: Precision,
+    context: int,
+    chunk: int = 512,
+    weights: int | None = None,
+) -> Plan:
     """What the model needs with `context` tokens of prefix, encoded `chunk` tokens at a time."""
     return Plan(
         precision=precision,
         context=context,
-        weights=parameters(config).nbytes(precision),
+        weights=parameters(config).nbytes(precision) if weights is None else weights,
         cache=cache_bytes(config, context, chunk),
         graphs=graphs_bytes(config, min(context, WANTED_CONTEXT)),
         work=work_bytes(config, context, chunk),
@@ -275,7 +292,8 @@ def _named(precision: Precision) -> str:
 
 
 def _limit(config: ModelConfig) -> int:
-    return max(0, config.max_positions - config.canvas_length)
+    """The longest context of the model, in whole steps."""
+    return max(0, config.max_positions - config.canvas_length) // _STEP * _STEP
 
 
 def _beside_matrices(config: ModelConfig, layer: AttentionConfig) -> int:
@@ -288,13 +306,19 @@ def _beside_matrices(config: ModelConfig, layer: AttentionConfig) -> int:
     return norms * width + heads + router + 2 * config.layer_scalars
 
 
-def _advice(config: ModelConfig, free: int, precisions: Sequence[Precision], chunk: int) -> str:
-    plans = [plan(config, precision, LEAST_CONTEXT, chunk) for precision in precisions]
+def _advice(
+    config: ModelConfig,
+    free: int,
+    precisions: Sequence[Precision],
+    chunk: int,
+    weights: int | None,
+) -> str:
+    plans = [plan(config, precision, LEAST_CONTEXT, chunk, weights) for precision in precisions]
     least = min(plans, key=lambda found: found.total)
     needed = math.ceil(least.total / 1e8) / 10
     return (
-        f"does not fit: {_named(least.precision)}, the smallest form, takes {least.weights / 1e9:.1f} GB of "
-        f"weights and {(least.total - least.weights) / 1e9:.1f} GB beside them with "
-        f"{LEAST_CONTEXT} tokens of context, {(least.total - free) / 1e9:.1f} GB more than the "
-        f"{free / 1e9:.1f} GB that are free; {needed:.1f} GB would do"
+        f"does not fit: {_named(least.precision)}, the smallest form, takes "
+        f"{least.weights / 1e9:.1f} GB of weights and {(least.total - least.weights) / 1e9:.1f} GB "
+        f"beside them with {LEAST_CONTEXT} tokens of context, {(least.total - free) / 1e9:.1f} GB "
+        f"more than the {free / 1e9:.1f} GB that are free; {needed:.1f} GB would do"
     )
