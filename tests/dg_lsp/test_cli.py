@@ -559,7 +559,7 @@ class TestDoctor:
         assert ended.returncode == 0, ended.stdout
         for said in (
             "memory for DiffusionGemma 26B-A4B",
-            "24 GB: fp4, ",
+            "24 GB: int4, ",
             "not trained for infilling",
             "not running; the first",
             "0.12.4: vim.lsp",
