@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels import norms, reference
+from engine.kernels import dense, moe, norms, reference
+from engine.weights import FP8, Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 
 HIDDEN = 2816
+EXPERTS, TOP, INNER = 128, 8, 704
+FORMS = ("bf16", "fp8", "int4 by 32", "int4 by 64", "fp4")
 EPS = 1e-6
 
 
@@ -37,11 +40,13 @@ def cases(device: torch.device, rows: tuple[int, ...] = (64, 256)) -> Iterator[C
     """All cases, made one by one: the tensors of one are gone before the next one's come."""
     for count in rows:
         yield from _norms(device, count)
+        yield from _mixtures(device, count)
+        yield from _linears(device, count)
 
 
 def _norms(device: torch.device, rows: int) -> Iterator[Case]:
     def some(*shape: int) -> Tensor:
-        return torch.randn(shape, device=device, dtype=torch.bfloat16)
+        return _some(device, *shape)
 
     x, branch, other = some(1, rows, HIDDEN), some(1, rows, HIDDEN), some(1, rows, HIDDEN)
     weights = tuple(some(HIDDEN) for _ in range(4))
@@ -68,3 +73,70 @@ def _norms(device: torch.device, rows: int) -> Iterator[Case]:
             (q, k, v, some(dim), some(dim), some(rows, dim // 2), some(rows, dim // 2), EPS),
             moved=2 * sum(t.nbytes for t in (q, k, v)),
         )
+
+
+def _mixtures(device: torch.device, rows: int) -> Iterator[Case]:
+    """Rows choose evenly, so that about all experts are read: the most there is to do."""
+    x = _some(device, rows, HIDDEN)
+    router = (_some(device, HIDDEN), _some(device, EXPERTS, HIDDEN), _some(device, EXPERTS))
+    yield Case(
+        f"routing, {rows} rows",
+        moe.route,
+        reference.route,
+        (x, *router, TOP, EPS),
+        moved=x.nbytes + router[1].nbytes,
+        flops=2 * rows * EXPERTS * HIDDEN,
+    )
+    indices = torch.rand(rows, EXPERTS, device=device).topk(TOP).indices
+    weights = torch.rand(rows, TOP, device=device)
+    hit = EXPERTS if device.type == "meta" else int((indices.flatten().bincount() > 0).sum())
+    for form in FORMS:
+        gate_up = _weight(device, form, EXPERTS, 2 * INNER, HIDDEN)
+        down = _weight(device, form, EXPERTS, HIDDEN, INNER)
+        yield Case(
+            f"experts {form}, {rows} rows, {hit} of {EXPERTS} hit",
+            moe.experts,
+            reference.experts,
+            (x, weights, indices, gate_up, down, "gelu_tanh"),
+            moved=2 * x.nbytes + (gate_up.nbytes + down.nbytes) * hit // EXPERTS,
+            flops=2 * rows * TOP * 3 * INNER * HIDDEN,
+        )
+
+
+def _linears(device: torch.device, rows: int) -> Iterator[Case]:
+    """The linear layers of a sliding and a full layer, of the dense MLP and self-conditioning."""
+    for outputs, inputs in ((8192, HIDDEN), (HIDDEN, 4096), (HIDDEN, 2112)):
+        x = _some(device, rows, inputs)
+        for form in ("fp8", "int4 by 32"):
+            weight = _weight(device, form, outputs, inputs)
+            assert isinstance(weight, PackedWeight)
+            yield Case(
+                f"linear {form}, {inputs} to {outputs}, {rows} rows",
+                dense.linear,
+                reference.linear,
+                (x, weight),
+                moved=x.nbytes + weight.nbytes + 2 * rows * outputs,
+                flops=2 * rows * outputs * inputs,
+            )
+
+
+def _weight(device: torch.device, form: str, *shape: int) -> Tensor | PackedWeight:
+    """Random codes and small scales: as fast as real ones, and made without a float copy."""
+    if form == "bf16":
+        return _some(device, *shape)
+
+    def codes(*shape: int) -> Tensor:
+        return torch.randint(0, 256, shape, device=device, dtype=torch.uint8)
+
+    *rows, inputs = shape
+    factor = torch.full(rows, 0.01, device=device)
+    if form == "fp8":
+        return Fp8Weight((codes(*shape) & 0xBF).view(FP8), factor)  # without NaN
+    group = 16 if form == "fp4" else int(form.removeprefix("int4 by "))
+    scale = _some(device, *rows, inputs // group).to(FP8)
+    packed = Fp4Weight if form == "fp4" else Int4Weight
+    return packed(codes(*rows, inputs // 2), scale, factor)
+
+
+def _some(device: torch.device, *shape: int) -> Tensor:
+    return torch.randn(shape, device=device, dtype=torch.bfloat16)

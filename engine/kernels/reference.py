@@ -188,6 +188,22 @@ def experts(
     return torch.zeros_like(x).index_add_(0, rows, out.to(x.dtype))
 
 
+def sort_slots(indices: Tensor, count: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Choices [T, K] of `count` experts, sorted by expert and cut into tiles of one expert each.
+
+    A choice is a slot, numbered row · K + k. Returns the slots in order [T · K] and the tiles' bounds
+    [3, tiles]: expert, first place in that order, place behind the last one of that expert. A tile
+    has `rows` slots, an expert's last one may have fewer. All int32.
+    """
+    order = indices.flatten().argsort(stable=True)
+    first, bounds = 0, []
+    for expert, chosen in enumerate(indices.flatten().bincount(minlength=count).tolist()):
+        bounds += [(expert, place, first + chosen) for place in range(first, first + chosen, rows)]
+        first += chosen
+    table = torch.tensor(bounds, dtype=torch.int32, device=indices.device)
+    return order.int(), table.t()
+
+
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [..., D] as int8 and what one step is worth in each row [..., 1]."""
     # A row of zeros has no scale; any will do.

@@ -1,0 +1,119 @@
+"""Linear layers over packed weights for 1 to 256 rows: bound by how fast the weights are read.
+
+Few rows make few tiles, so K is split among programs until all processors have some; the parts are
+summed in a fixed order, so that the same rows always give the same numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from engine.kernels import launch, tiles
+from engine.weights import PackedWeight
+
+_BLOCK_N = 64
+_BLOCK_SUM = 1024
+
+
+def linear(x: Tensor, weight: PackedWeight) -> Tensor:
+    """See `reference.linear`."""
+    assert len(weight.shape) == 2, f"a linear layer has one matrix, got {weight.shape}"
+    outputs, inputs = weight.shape
+    rows = x.reshape(-1, inputs).contiguous()
+    parts = tiles.parts_of(weight)
+    operand, row_scale = tiles.operand(rows, weight)
+    block_m = min(64, max(16, launch.power_of_two(len(rows))))
+    block_k = tiles.block_k(inputs)
+    if block_m == 64 and parts.form != "whole":
+        block_k = min(block_k, 64)  # more numbers than that do not fit the registers
+    grid = (triton.cdiv(outputs, _BLOCK_N), triton.cdiv(len(rows), block_m))
+    splits = _splits(grid[0] * grid[1], inputs // block_k, launch.device_of(x).processors)
+    out = torch.empty(len(rows), outputs, dtype=x.dtype, device=x.device)
+    partial = out
+    if splits > 1:
+        partial = torch.empty(splits, len(rows), outputs, dtype=torch.float32, device=x.device)
+    launch.run(
+        _linear,
+        (*grid, splits),
+        *(operand, row_scale, parts.codes, parts.scale, parts.factor, partial, len(rows)),
+        OUTPUTS=outputs,
+        INPUTS=inputs,
+        SPLITS=splits,
+        FORM=parts.form,
+        GROUP=parts.group,
+        BLOCK_M=block_m,
+        BLOCK_N=_BLOCK_N,
+        BLOCK_K=block_k,
+        num_warps=4,
+        num_stages=4,
+    )
+    if splits > 1:
+        count = out.numel()
+        grid_sum = (triton.cdiv(count, _BLOCK_SUM),)
+        launch.run(_sum, grid_sum, partial, out, count, SPLITS=splits, BLOCK=_BLOCK_SUM)
+    return out.view(*x.shape[:-1], outputs)
+
+
+def _splits(programs: int, steps: int, processors: int) -> int:
+    """Into how many parts K is split: two programs for each processor, four steps for each part."""
+    wanted = min(max(1, 2 * processors // programs), max(1, steps // 4))
+    return 1 << (wanted.bit_length() - 1)
+
+
+@triton.jit
+def _linear(
+    x: tl.tensor,
+    row_scale: tl.tensor,
+    codes: tl.tensor,
+    scale: tl.tensor,
+    factor: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    FORM: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    split = tl.program_id(2)
+    steps: tl.constexpr = INPUTS // BLOCK_K
+    first, last = split * steps // SPLITS, (split + 1) * steps // SPLITS
+    total = tiles.product(
+        x + row * INPUTS,
+        row < rows,
+        codes,
+        scale,
+        output,
+        output < OUTPUTS,
+        first * BLOCK_K,
+        last - first,
+        INPUTS,
+        FORM,
+        GROUP,
+        BLOCK_K,
+    )
+    if factor is not None:
+        total *= tl.load(factor + output, output < OUTPUTS, 0.0)[None, :]
+    if row_scale is not None:
+        total *= tl.load(row_scale + row, row < rows, 0.0)[:, None]
+    at = (split * rows + row[:, None]) * OUTPUTS + output[None, :]
+    tl.store(out + at, total, (row < rows)[:, None] & (output < OUTPUTS)[None, :])
+
+
+@triton.jit
+def _sum(
+    partial: tl.tensor, out: tl.tensor, count: tl.tensor, SPLITS: tl.constexpr, BLOCK: tl.constexpr
+) -> None:
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for split in tl.static_range(SPLITS):
+        total += tl.load(partial + split * count + at, at < count, 0.0)
+    tl.store(out + at, total, at < count)
