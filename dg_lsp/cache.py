@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dg_lsp.document import CLOSERS, Snapshot
 
 ENTRIES = 200
-LOOK_BACK = 128  # characters typed since an answer was given
+LOOK_BACK = 128  # characters typed since an answer was given that is not on the screen
 
 _CLOSERS = ")]}>\"'`"
 
@@ -95,13 +95,12 @@ class Cache:
         self._shown.clear()
 
     def _search(self, place: Snapshot) -> tuple[_Key | None, Answer | None]:
-        keys = [key for key in reversed(self._entries) if key[0] == place.uri]
         shown = self._shown.get(place.uri)
-        if shown is not None and shown in self._entries:
-            keys.insert(0, shown)
-        for key in keys:
-            answer = _rest(self._entries[key], place)
-            if answer is not None:
+        first = [shown] if shown is not None and shown in self._entries else []
+        for key in first + list(reversed(self._entries)):
+            entry = self._entries[key]
+            near = key == shown or place.offset - entry.offset <= LOOK_BACK
+            if key[0] == place.uri and near and (answer := _rest(entry, place)):
                 return key, answer
         exact = _key(place)
         if exact in self._entries:  # and there was nothing to show
@@ -122,7 +121,7 @@ def typed_since(old: Snapshot, new: Snapshot) -> str | None:
 
 def _rest(entry: _Entry, place: Snapshot) -> Answer | None:
     """What is left of an answer where part of it has been typed; None where nothing fits."""
-    if not 0 <= place.offset - entry.offset <= LOOK_BACK:
+    if entry.offset > place.offset:
         return None
     typed = place.text[entry.offset : place.offset]
     offers = []

@@ -8,6 +8,7 @@ nothing of LSP messages or of what the text is used for.
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -205,6 +206,12 @@ def relative_path(uri: str, roots: Sequence[str]) -> str:
         if folder != "/" and path.startswith(folder):
             return path[len(folder) :]
     return path.rpartition("/")[2]
+
+
+def is_read_only(uri: str) -> bool:
+    """Whether a URI names a file that is there and that this process may not write."""
+    path = _uri_path(uri) if uri.startswith("file:") else ""
+    return bool(path) and os.access(path, os.F_OK) and not os.access(path, os.W_OK)
 
 
 def _uri_path(uri: str) -> str:

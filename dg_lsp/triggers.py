@@ -23,7 +23,7 @@ class Ask:
     `automatic` if typing led to it and no command. `selected` is the item chosen in the editor's
     own list: what it would insert, and for what; only text that extends it can be shown beside it.
     `path` is relative to the workspace's `folder` (a URI), with forward slashes; empty where there
-    is no file.
+    is no file. `selecting` says that text is selected, where an editor tells.
     """
 
     uri: str

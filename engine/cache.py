@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.config import AttentionConfig, ModelConfig
 
 _SLOTS = 256  # buffers grow by this many positions at a time, and at least by a quarter
-BACK = 512  # tokens that can always be cut off, though sliding layers forget
+BACK = 256  # tokens that can always be cut off, though sliding layers forget
 
 
 def most_slots(layer: AttentionConfig, prefix: int, new: int) -> int:
@@ -197,6 +197,10 @@ class PrefixStore:
             self._caches.append(best)
         self.trim()
         return best
+
+    def clear(self) -> None:
+        """Drops all prefixes."""
+        self._caches.clear()
 
     def trim(self) -> None:
         """Drops the least recently used prefixes beyond the limits; the newest always stays."""

@@ -223,7 +223,9 @@ class SamplerConfig:
 class EngineConfig:
     """How an engine process is set up.
 
-    `quantize` rounds the weights while they are loaded, as the table in `formats` says.
+    `quantize` rounds the weights while they are loaded, as the table in `formats` says; `auto` is what
+    fits a GPU's memory, and bf16 on a CPU. `head_copy` gives a rounded model with a tied head a second
+    table, in FP8, for logits.
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
@@ -232,7 +234,8 @@ class EngineConfig:
     model: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    quantize: Literal["bf16", "fp8", "int4"] = "bf16"
+    quantize: Literal["auto", "bf16", "fp8", "int4"] = "auto"
+    head_copy: bool = True
     threads: int = 0
     prefill_chunk: int = 512
     max_prompt_tokens: int | None = None
@@ -246,7 +249,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "prefill_chunk", "cache_prefixes", "cache_bytes")
-        if self.quantize != "bf16" and self.dtype == "int8":
+        if self.quantize in ("fp8", "int4") and self.dtype == "int8":
             raise ConfigError(f"quantize {self.quantize!r} and dtype 'int8' exclude each other")
         if self.max_prompt_tokens is not None and self.max_prompt_tokens < 64:
             raise ConfigError(

@@ -44,6 +44,8 @@ _READS = (
 # Calibrated scales of activations, keys and values, which this engine keeps finer.
 _UNUSED = frozenset({"input_scale", "input_global_scale", "k_scale", "v_scale"})
 
+_LINEAR = frozenset({"Linear", "MoELinear"})  # targets that stand for all linear layers
+
 Stored = Packed | PackedWeight
 
 
@@ -114,9 +116,9 @@ def _published(config: Mapping[str, Any], directory: Path) -> Layout:
         def form_of(stem: str) -> Form | None:
             if any(_matches(stem, name) for name in ignored):
                 return None
-            return next(
-                (s.form for s in schemes if any(_targets(stem, t) for t in s.targets)), None
-            )
+            by_name = (s.form for s in schemes if any(_matches(stem, t) for t in s.targets))
+            by_class = (s.form for s in schemes if not _LINEAR.isdisjoint(s.targets))
+            return next(by_name, None) or next(by_class, None)
 
     elif method == "modelopt":
         if config.get("quant_algo") != "NVFP4" or config.get("group_size", 16) != 16:
@@ -150,7 +152,7 @@ class _Scheme:
 
 def _schemes(config: Mapping[str, Any], directory: Path) -> list[_Scheme]:
     for key in ("sparsity_config", "transform_config"):
-        if config.get(key):
+        if _object(config.get(key)).get("format") != "dense" and config.get(key):
             raise _unknown(directory, f"compressed-tensors with a {key}")
     found = []
     for group in _object(config.get("config_groups")).values():
@@ -183,11 +185,6 @@ def _scheme_form(name: str, weights: Mapping[str, Any]) -> Form | None:
         case "pack-quantized", 4, "int", "group" if isinstance(group, int) and group % 32 == 0:
             return _CT_INT4
     return None
-
-
-def _targets(stem: str, target: str) -> bool:
-    """Whether a group's target is the module: by name, or as one of all linear layers."""
-    return _matches(stem, target) or target in ("Linear", "MoELinear")
 
 
 def _matches(stem: str, name: str) -> bool:

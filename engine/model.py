@@ -98,6 +98,10 @@ class Transformer(nn.Module):
             self._conditioned(embedded, soft), cache, causal=False, shift=shift, on_canvas=True
         )
 
+    def look(self, ids: Tensor, soft: Tensor | None, sight: Pass) -> Tensor:
+        """`canvas` for a caller who says what its rows see: final hidden [B, C, D]."""
+        return self._layers(self._conditioned(self.embed(ids), soft), sight)
+
     def branches(
         self,
         ids: Tensor,
@@ -165,10 +169,9 @@ class Transformer(nn.Module):
         return dtype if dtype.is_floating_point else torch.float32
 
     @property
-    def _embedding_scale(self) -> Tensor:
+    def _embedding_scale(self) -> float:
         # Rounded to the weights' dtype first, as the reference does: sqrt(2816) is 53.0 in bf16.
-        device = self.embed_tokens.weight.device
-        return torch.tensor(self.config.embedding_scale, dtype=self.dtype, device=device)
+        return torch.tensor(self.config.embedding_scale, dtype=self.dtype).item()
 
     def _run(
         self, x: Tensor, cache: PrefixCache, *, causal: bool, shift: int, on_canvas: bool
@@ -177,7 +180,7 @@ class Transformer(nn.Module):
         step = _Cached(places, shift, x.dtype, cache, causal=causal, on_canvas=on_canvas)
         return self._layers(x, step)
 
-    def _layers(self, x: Tensor, step: _Pass) -> Tensor:
+    def _layers(self, x: Tensor, step: Pass) -> Tensor:
         for index, layer in enumerate(self.layers):
             x = layer(x, step, index)
         hidden: Tensor = self.norm(x)
@@ -218,7 +221,7 @@ class Layer(nn.Module):
             self.layer_scalar = nn.Parameter(torch.ones(1))
             self.encoder_layer_scalar = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
+    def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         attended = self.self_attn(self.input_layernorm(x), step, index)
         if self.config.post_norms:
@@ -265,7 +268,7 @@ class Attention(nn.Module):
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
 
-    def forward(self, x: Tensor, step: _Pass, index: int) -> Tensor:
+    def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         q, k, v = self._inputs(x, step.on_canvas)
         if self.qkv_norms:
@@ -415,7 +418,7 @@ class Branch:
     mask: Tensor
 
 
-class _Pass(ABC):
+class Pass(ABC):
     """What all layers of one forward share: rotary tables, and who sees whom.
 
     `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work.
@@ -443,7 +446,7 @@ class _Pass(ABC):
         """q [B, N, H, D] over what its rows may see of layer `index`; k, v [B, KV, N, D] are new."""
 
 
-class _Cached(_Pass):
+class _Cached(Pass):
     """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order."""
 
     def __init__(
@@ -462,7 +465,7 @@ class _Cached(_Pass):
         self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """See `_Pass.attend`."""
+        """See `Pass.attend`."""
         keys, values = self._cache.view_with(index, k, v)
         mask = self._mask(index, layer.shape.window)
         return kernels.attention(q, keys, values, layer.scale, mask)
@@ -483,7 +486,7 @@ class _Cached(_Pass):
         return self._masks[window]
 
 
-class _Masked(_Pass):
+class _Masked(Pass):
     """Rows that see each other under a mask of the caller's, [B, T, T], in every layer."""
 
     def __init__(self, positions: Tensor, dtype: torch.dtype, mask: Tensor) -> None:
@@ -491,11 +494,11 @@ class _Masked(_Pass):
         self._mask = mask
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """See `_Pass.attend`."""
+        """See `Pass.attend`."""
         return kernels.attention(q, k, v, layer.scale, self._mask)
 
 
-class _Branched(_Pass):
+class _Branched(Pass):
     """Branches over one cached prefix: attention runs branch by branch, all else at once."""
 
     def __init__(
@@ -513,7 +516,7 @@ class _Branched(_Pass):
         ]
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """See `_Pass.attend`."""
+        """See `Pass.attend`."""
         assert layer.shape.window is None, "training is for models without sliding layers"
         none = k[:, :, :0]
         prefix_k, prefix_v = self._cache.view_with(index, none.detach(), none.detach())

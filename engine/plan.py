@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine import formats, graphs
 from engine.cache import most_slots
 from engine.config import AttentionConfig, ModelConfig
 from engine.errors import EngineError
@@ -38,25 +39,27 @@ class Form:
 BF16 = Form(16)
 FP8 = Form(8, output_bytes=4)
 INT4 = Form(4 + 8 / 32, output_bytes=4)  # groups of 32 with an FP8 scale
-FP4 = Form(4 + 8 / 16, output_bytes=4)
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The form of each class of weights; what is not named (embedding, router, norms) is bf16."""
+    """A precision of `engine.formats`, and what its classes are kept in; all else is bf16.
 
-    name: str
+    `head` is the form of a copy of the embedding for logits; None for no copy.
+    """
+
+    name: formats.Precision
     experts: Form
     linears: Form
+    head: Form | None
 
 
-# The exacter first: the first one that leaves room for the context wanted is chosen.
+# The exacter and faster first: the first one that leaves room for the context wanted is chosen.
 PRECISIONS = (
-    Precision("bf16", BF16, BF16),
-    Precision("fp8", FP8, FP8),
-    Precision("fp4", FP4, FP8),
-    Precision("int4", INT4, FP8),
-    Precision("int4-all", INT4, INT4),
+    Precision("bf16", BF16, BF16, None),
+    Precision("fp8", FP8, FP8, FP8),
+    Precision("int4", INT4, FP8, FP8),
+    Precision("int4", INT4, FP8, None),
 )
 
 
@@ -97,24 +100,29 @@ class Parameters:
     def nbytes(self, precision: Precision) -> int:
         """What all of them take."""
         kept = ((self.experts, precision.experts), (self.linears, precision.linears))
-        plain = self.embedding + self.rest
-        return sum(weights.nbytes(form) for weights, form in kept) + plain.nbytes(BF16)
+        plain = (self.embedding + self.rest).nbytes(BF16)
+        copy = self.embedding.nbytes(precision.head) if precision.head else 0
+        return sum(weights.nbytes(form) for weights, form in kept) + plain + copy
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A precision, the context it leaves room for, and where the memory goes (bytes)."""
+    """A precision, the context it leaves room for, and where the memory goes (bytes).
 
-    precision: str
+    `cache` is of one prefix, `graphs` of the copy that captured steps read (`graphs.Memory`).
+    """
+
+    precision: Precision
     context: int
     weights: int
     cache: int
+    graphs: int
     work: int
 
     @property
     def total(self) -> int:
         """All that is needed, the driver's context included."""
-        return self.weights + self.cache + self.work + RUNTIME_BYTES
+        return self.weights + self.cache + self.graphs + self.work + RUNTIME_BYTES
 
 
 def choose(
@@ -124,42 +132,60 @@ def choose(
     precisions: Sequence[Precision] = PRECISIONS,
     wanted: int = WANTED_CONTEXT,
     chunk: int = 512,
+    weights: int | None = None,
 ) -> Plan:
     """The exactest of `precisions` that leaves room for `wanted` tokens in `free` bytes.
 
     Where none does, the one with the longest context of at least LEAST_CONTEXT; else DoesNotFit.
+    `weights` is what those take where that does not depend on the precision.
     """
     best: Plan | None = None
     for precision in precisions:
-        context = longest_context(config, precision, free, chunk)
+        context = longest_context(config, precision, free, chunk, weights)
+        found = plan(config, precision, context, chunk, weights)
         if context >= min(wanted, _limit(config)):
-            return plan(config, precision, context, chunk)
-        if context >= LEAST_CONTEXT and (best is None or context > best.context):
-            best = plan(config, precision, context, chunk)
+            return found
+        if context >= min(LEAST_CONTEXT, _limit(config)) and (
+            best is None or context > best.context
+        ):
+            best = found
     if best is None:
-        raise DoesNotFit(_advice(config, free, precisions, chunk))
+        raise DoesNotFit(_advice(config, free, precisions, chunk, weights))
     return best
 
 
-def longest_context(config: ModelConfig, precision: Precision, free: int, chunk: int = 512) -> int:
+def longest_context(
+    config: ModelConfig,
+    precision: Precision,
+    free: int,
+    chunk: int = 512,
+    weights: int | None = None,
+) -> int:
     """The most tokens of prefix that fit into `free` bytes, in steps of 256; 0 for none."""
     low, high = 0, _limit(config) // _STEP
     while low < high:
         middle = (low + high + 1) // 2
-        if plan(config, precision, middle * _STEP, chunk).total <= free:
+        if plan(config, precision, middle * _STEP, chunk, weights).total <= free:
             low = middle
         else:
             high = middle - 1
     return low * _STEP
 
 
-def plan(config: ModelConfig, precision: Precision, context: int, chunk: int = 512) -> Plan:
+def plan(
+    config: ModelConfig,
+    precision: Precision,
+    context: int,
+    chunk: int = 512,
+    weights: int | None = None,
+) -> Plan:
     """What the model needs with `context` tokens of prefix, encoded `chunk` tokens at a time."""
     return Plan(
-        precision=precision.name,
+        precision=precision,
         context=context,
-        weights=parameters(config).nbytes(precision),
+        weights=parameters(config).nbytes(precision) if weights is None else weights,
         cache=cache_bytes(config, context, chunk),
+        graphs=graphs_bytes(config, min(context, WANTED_CONTEXT)),
         work=work_bytes(config, context, chunk),
     )
 
@@ -186,7 +212,9 @@ def parameters(config: ModelConfig) -> Parameters:
     if e := config.experts:
         one = Weights(3 * width * e.intermediate_size, 2 * e.intermediate_size + width)
         experts = one.times(e.count * len(config.layers))
-    embedding = Weights(config.vocab_size * width).times(1 if config.tied_head else 2)
+    embedding = Weights(config.vocab_size * width, config.vocab_size)
+    if not config.tied_head:
+        embedding = embedding.times(2)
     return Parameters(experts, linears, embedding, rest)
 
 
@@ -203,8 +231,17 @@ def position_bytes(layer: AttentionConfig, itemsize: int) -> int:
     return 2 * layer.kv_heads * layer.head_dim * itemsize
 
 
+def graphs_bytes(config: ModelConfig, context: int) -> int:
+    """What captured steps copy a prefix to."""
+    if not graphs.is_supported(config):
+        return 0
+    return sum(
+        graphs.slots(layer, context) * position_bytes(layer, _BF16) for layer in config.layers
+    )
+
+
 def work_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
-    """The most that lives for the time of one forward in plain torch: the larger of two moments.
+    """The most that lives for the time of one forward in plain torch, of two moments.
 
     A chunk of the prompt in the layer with the longest scores, or a canvas' distributions over the
     vocabulary.
@@ -212,12 +249,18 @@ def work_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
     rows = min(chunk, context)
     heads = max(layer.heads for layer in config.layers)
     scores = 2 * _FP32 * heads * rows * (context + rows)  # and their softmax
-    distributions = 3 * _FP32 * config.canvas_length * config.vocab_size  # logits, shifted, softmax
-    states = 8 * _BF16 * max(rows, config.canvas_length) * config.hidden_size
+    canvas = config.canvas_length
+    distributions = 3 * _FP32 * canvas * config.vocab_size  # logits, softmax, its cumulative sum
+    return max(scores + _states_bytes(config, rows), distributions + _states_bytes(config, canvas))
+
+
+def _states_bytes(config: ModelConfig, rows: int) -> int:
+    """Hidden states of so many rows in a layer."""
+    states = 8 * config.hidden_size
     if e := config.experts:
-        # Each row once for each of its experts: gathered, gate and up, output in two types.
-        states += rows * e.top_k * (4 * config.hidden_size + 2 * e.intermediate_size) * _BF16
-    return max(scores, distributions) + states
+        # A row once for each of its experts: gathered, gate and up, output in two types.
+        states += e.top_k * (4 * config.hidden_size + 2 * e.intermediate_size)
+    return rows * states * _BF16
 
 
 def table(config: ModelConfig, sizes_gb: Sequence[float] = CARDS_GB) -> list[tuple[float, str]]:
@@ -236,14 +279,21 @@ def outcome(config: ModelConfig, free: int) -> str:
 def describe(found: Plan) -> str:
     """The plan in words."""
     return (
-        f"{found.precision}, {found.context:,} tokens of context: {found.total / 1e9:.1f} GB "
-        f"({found.weights / 1e9:.1f} weights, {found.cache / 1e9:.1f} keys and values, "
+        f"{_named(found.precision)}, {found.context:,} tokens of context: "
+        f"{found.total / 1e9:.1f} GB ({found.weights / 1e9:.1f} weights, "
+        f"{(found.cache + found.graphs) / 1e9:.1f} keys and values, "
         f"{found.work / 1e9:.1f} working memory, {RUNTIME_BYTES / 1e9:.1f} driver)"
     )
 
 
+def _named(precision: Precision) -> str:
+    plain = precision.head is None and precision.name != "bf16"
+    return f"{precision.name} with a bf16 head" if plain else precision.name
+
+
 def _limit(config: ModelConfig) -> int:
-    return max(0, config.max_positions - config.canvas_length)
+    """The longest context of the model, in whole steps."""
+    return max(0, config.max_positions - config.canvas_length) // _STEP * _STEP
 
 
 def _beside_matrices(config: ModelConfig, layer: AttentionConfig) -> int:
@@ -256,13 +306,19 @@ def _beside_matrices(config: ModelConfig, layer: AttentionConfig) -> int:
     return norms * width + heads + router + 2 * config.layer_scalars
 
 
-def _advice(config: ModelConfig, free: int, precisions: Sequence[Precision], chunk: int) -> str:
-    plans = [plan(config, precision, LEAST_CONTEXT, chunk) for precision in precisions]
+def _advice(
+    config: ModelConfig,
+    free: int,
+    precisions: Sequence[Precision],
+    chunk: int,
+    weights: int | None,
+) -> str:
+    plans = [plan(config, precision, LEAST_CONTEXT, chunk, weights) for precision in precisions]
     least = min(plans, key=lambda found: found.total)
     needed = math.ceil(least.total / 1e8) / 10
     return (
-        f"does not fit: {least.precision}, the smallest form, takes {least.weights / 1e9:.1f} GB of "
-        f"weights and {(least.total - least.weights) / 1e9:.1f} GB beside them with "
-        f"{LEAST_CONTEXT} tokens of context, {(least.total - free) / 1e9:.1f} GB more than the "
-        f"{free / 1e9:.1f} GB that are free; {needed:.1f} GB would do"
+        f"does not fit: {_named(least.precision)}, the smallest form, takes "
+        f"{least.weights / 1e9:.1f} GB of weights and {(least.total - least.weights) / 1e9:.1f} GB "
+        f"beside them with {LEAST_CONTEXT} tokens of context, {(least.total - free) / 1e9:.1f} GB "
+        f"more than the {free / 1e9:.1f} GB that are free; {needed:.1f} GB would do"
     )

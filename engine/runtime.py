@@ -21,23 +21,27 @@ from engine import (
     checkpoint,
     drafts,
     endings,
+    fit,
     formats,
     infill,
     kernels,
     memory,
     prompt,
     quant,
+    steps,
 )
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
+from engine.fit import OutOfMemory
+from engine.graphs import Graphs
 from engine.healing import Healer
 from engine.infill import Control, Filled
 from engine.model import Transformer, shapes
 from engine.prompt import Prompt
 from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
-from engine.steps import Canvas
+from engine.steps import Canvas, Steps
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 
@@ -72,14 +76,18 @@ class Engine:
             max_prefixes=config.cache_prefixes,
             max_bytes=config.cache_bytes,
         )
+        self._steps: Steps = steps.plain
+        if self._device.type == "cuda":
+            self._steps = Graphs(model, self._prompt_limit)
 
     @classmethod
     def load(cls, config: EngineConfig, progress: Progress | None = None) -> Engine:
         """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
         device = choose_device(config.device)
+        described = ModelConfig.from_directory(config.model)
+        config = fit.fit(config, described, device)
         dtype = native_dtype(device)
         if config.dtype != "auto" or config.quantize == "bf16":
-            described = ModelConfig.from_directory(config.model)
             dtype = choose_dtype(config.dtype, device, described)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -87,14 +95,21 @@ class Engine:
         if config.sampler is None and generation.exists():
             config = replace(config, sampler=SamplerConfig.from_hf(read_json(generation)))
         tokenizer = Tokenizer.from_directory(config.model)
-        model = load_model(
-            config.model,
-            dtype=dtype,
-            device=device,
-            precision=config.quantize,
-            progress=progress,
-        )
-        engine = cls(config.model.resolve().name, config, model, tokenizer)
+        assert config.quantize != "auto", "fit decides"
+        try:
+            model = load_model(
+                config.model,
+                dtype=dtype,
+                device=device,
+                precision=config.quantize,
+                head_copy=config.head_copy,
+                progress=progress,
+            )
+            engine = cls(config.model.resolve().name, config, model, tokenizer)
+        except (RuntimeError, MemoryError) as error:
+            if not fit.is_out_of_memory(error):
+                raise
+            raise OutOfMemory(fit.advice(device, "loading the model")) from None
         engine.infill(InfillRequest(prefix="def warm_up(", max_tokens=2), cancelled=lambda: False)
         return engine
 
@@ -105,7 +120,35 @@ class Engine:
         cancelled: Callable[[], bool],
         on_draft: Callable[[Draft], None] | None = None,
     ) -> InfillResult:
-        """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true."""
+        """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true.
+
+        Raises OutOfMemory when there is not enough; what is cached is dropped then, and the next
+        request is answered.
+        """
+        try:
+            return self._fill(request, cancelled, on_draft)
+        except (RuntimeError, MemoryError) as error:
+            if not fit.is_out_of_memory(error):
+                raise
+        # Only here are the failed forward's tensors gone, with the frames of its error.
+        self._free()
+        raise OutOfMemory(fit.advice(self._device, "filling a hole"))
+
+    def _free(self) -> None:
+        """Gives all memory back that the weights do not need."""
+        self._prefixes.clear()
+        if isinstance(self._steps, Graphs):
+            self._steps.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        memory.give_back()
+
+    def _fill(
+        self,
+        request: InfillRequest,
+        cancelled: Callable[[], bool],
+        on_draft: Callable[[Draft], None] | None,
+    ) -> InfillResult:
         if self._threads:
             torch.set_num_threads(self._threads.choose())
         clock = _Clock()
@@ -173,7 +216,8 @@ class Engine:
 
     @property
     def _prompt_limit(self) -> int:
-        limit = self._config.max_prompt_tokens or (8192 if self._device.type == "cuda" else 1024)
+        usual = fit.PROMPT_TOKENS if self._device.type == "cuda" else 1024
+        limit = self._config.max_prompt_tokens or usual
         return min(limit, self._model.config.max_positions - 256)
 
     def _diffuse(
@@ -192,10 +236,14 @@ class Engine:
             begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
             guess = self._guess(request, built, canvas.hole)
             canvas = replace(canvas, guess=guess, begin=begin)
-            filled = infill.infill(self._model, cache, canvas, self._sampler, request.seed, control)
+            filled = infill.infill(
+                self._model, cache, canvas, self._sampler, request.seed, control, self._steps
+            )
         else:
             hole = canvas.hole
-            filled = infill.generate(self._model, cache, hole, self._sampler, request.seed, control)
+            filled = infill.generate(
+                self._model, cache, hole, self._sampler, request.seed, control, self._steps
+            )
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
 
@@ -399,6 +447,7 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     precision: formats.Precision = "bf16",
+    head_copy: bool = True,
     progress: Progress | None = None,
 ) -> Transformer:
     """The model in `directory`, weights streamed to `device` in `dtype`, ready for inference.
@@ -413,7 +462,9 @@ def load_model(
     wanted = shapes(config)
     stored = checkpoint.Checkpoint(directory, config.family, wanted)
     stream = stored.stream(dtype=read_as, device=device, progress=progress)
-    weights = formats.converted(stream, precision, tied_head=config.tied_head, dtype=dtype)
+    weights = formats.converted(
+        stream, precision, tied_head=config.tied_head and head_copy, dtype=dtype
+    )
     if dtype is torch.int8:
         model.load({name: _plain(weight) for name, weight in weights if name in wanted})
     else:

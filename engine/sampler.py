@@ -33,7 +33,7 @@ def temperature(config: SamplerConfig, steps_left: int) -> float:
     return config.t_min + (config.t_max - config.t_min) * steps_left / config.max_steps
 
 
-def predict(logits: Tensor, temperature: float) -> Prediction:
+def predict(logits: Tensor, temperature: float | Tensor) -> Prediction:
     """Distribution, entropy and argmax of fp32 `logits` [B, H, V] at `temperature`.
 
     With z = logits / T less its maximum, entropy = log Z - E[z]: one pass over the vocabulary

@@ -178,6 +178,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
         device=options.device,
         dtype=options.dtype,
         quantize=options.quantize,
+        max_prompt_tokens=options.max_prompt_tokens,
         threads=options.threads,
     )
     progress(0.0, "importing torch")
@@ -222,9 +223,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quantize",
-        default="bf16",
-        choices=["bf16", "fp8", "int4"],
-        help="round the weights while they are loaded",
+        default="auto",
+        choices=["auto", "bf16", "fp8", "int4"],
+        help="round the weights while they are loaded; auto: as a GPU's memory needs it",
+    )
+    parser.add_argument(
+        "--max-prompt-tokens",
+        type=int,
+        metavar="N",
+        help="8192 on a GPU, 1024 on a CPU, as memory allows",
     )
     parser.add_argument("--threads", default=0, type=int, help="0: those that others leave")
     parser.add_argument("--tcp", default="", metavar="[HOST:]PORT", help="instead of a unix socket")

@@ -98,7 +98,7 @@ async def second_editor_comes_and_is_killed(pid):
 async def test_open_type_complete_cancel_complete_again_and_leave(directory):
     async with starting(*SERVER, env={}) as editor:
         progress = types.WindowClientCapabilities(work_done_progress=True)
-        await editor.initialize(options={"maxTokens": 24}, window=progress)
+        await editor.initialize(options={"maxTokens": 24, "askAhead": False}, window=progress)
         editor.open(TEXT, language="python")
         await editor.until(lambda: editor.statuses and editor.statuses[-1].state == "ready")
         (reports,) = editor.client.progress_reports.values()

@@ -39,7 +39,7 @@ async def _complete_now(ls: Connection, *arguments: Any) -> types.InlineCompleti
 
 async def _toggle(ls: Connection, *arguments: Any) -> bool:
     """("global"|"workspace"|"language", URI, LANGUAGE = the document's): whether it is on now."""
-    scope, uri, language = _checked((*arguments, "", "")[: max(3, len(arguments))], str, str, str)
+    scope, uri, language = _checked((*arguments, "", "")[:3], str, str, str)
     if scope not in get_args(Scope):
         raise JsonRpcInvalidParams(f"a scope is one of {', '.join(get_args(Scope))}")
     return ls.session.toggle(scope, uri, ls.place(uri)[1], language)

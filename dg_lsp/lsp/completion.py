@@ -5,7 +5,7 @@ from __future__ import annotations
 from lsprotocol import types
 
 from dg_lsp.completion import Completion, MenuEntry, menu_entry
-from dg_lsp.document import Edit, Position
+from dg_lsp.document import Edit, Position, is_read_only
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.lsp.text import position
 from dg_lsp.triggers import Ask
@@ -49,6 +49,7 @@ async def _inline_completion(
         folder=folder,
         automatic=params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic,
         selected=_selected(selected) if selected else None,
+        read_only=is_read_only(uri),
     )
     return inline_list(await ls.session.complete(ask))
 
@@ -67,6 +68,7 @@ async def _completion(
         path=path,
         folder=folder,
         automatic=not by_command or ls.session.was_typed_to(uri, cursor),
+        read_only=is_read_only(uri),
     )
     completions = await ls.session.complete(ask)
     if completions is None:

@@ -107,8 +107,17 @@ def test_answers_serve_as_far_as_one_looks_back():
     cache = Cache()
     text = "a" * (LOOK_BACK + 10)
     cache.put(at("║\n"), answer(text))
-    assert cache.find(at(text[:LOOK_BACK] + "║\n")) == answer("a" * 10)
-    assert cache.find(at(text[: LOOK_BACK + 1] + "║\n")) is None
+    assert at(text[:LOOK_BACK] + "║\n") in cache
+    assert at(text[: LOOK_BACK + 1] + "║\n") not in cache
+
+
+def test_what_is_shown_serves_however_long_it_is():
+    cache = Cache()
+    text = "a" * (3 * LOOK_BACK)
+    cache.put(at("║\n"), answer(text))
+    for typed in range(0, len(text), LOOK_BACK):
+        assert cache.find(at(text[:typed] + "║\n")) == answer(text[typed:])
+    assert cache.find(at(text[:-1] + "║\n")) == answer("a")
 
 
 def test_asking_whether_something_is_known_does_not_show_it():

@@ -447,7 +447,7 @@ class TestCommand:
         assert "server" in last
         for arguments in ((), ("--help",)):
             last = refused(capsys, "bench", *arguments)
-            assert last == "dg-lsp: say which: `dg-lsp bench quality|infill|server [--help]`"
+            assert last == "dg-lsp: say which: `dg-lsp bench quality|infill|server|typing [--help]`"
 
     def test_bench_where_only_the_package_is_installed_says_so(self, tmp_path):
         for package in ("dg_lsp", "engine"):
@@ -559,7 +559,7 @@ class TestDoctor:
         assert ended.returncode == 0, ended.stdout
         for said in (
             "memory for DiffusionGemma 26B-A4B",
-            "24 GB: fp4, ",
+            "24 GB: int4, ",
             "not trained for infilling",
             "not running; the first",
             "0.12.4: vim.lsp",

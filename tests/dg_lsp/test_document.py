@@ -1,8 +1,10 @@
+import os
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dg_lsp.document import Document, Edit, Position, Snapshot, relative_path, units
+from dg_lsp.document import Document, Edit, Position, Snapshot, is_read_only, relative_path, units
 
 ENCODINGS = ("utf-8", "utf-16", "utf-32")
 # Few characters, so that line ends meet often; each kind that has ever been split wrongly.
@@ -230,3 +232,14 @@ def test_code_behind_the_cursor_is_the_middle_of_a_line(right):
 )
 def test_paths_are_relative_to_the_innermost_folder_and_never_absolute(uri, roots, path):
     assert relative_path(uri, roots) == path
+
+
+def test_a_file_is_read_only_if_it_is_there_and_may_not_be_written(tmp_path, monkeypatch):
+    file = tmp_path / "a b.py"
+    file.touch()
+    assert not is_read_only(file.as_uri())
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
+    assert is_read_only(file.as_uri())
+    assert not is_read_only((tmp_path / "new.py").as_uri())
+    assert not is_read_only("untitled:" + str(file))

@@ -1,8 +1,10 @@
+import gc
 import itertools
 import math
 import random
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -124,3 +126,20 @@ def test_a_long_source_is_read_in_pieces_without_a_seam():
     tree = grammars.parse(source, "python", limit_s=math.inf)
     assert tree.root_node.end_byte == len(source) and not tree.root_node.has_error
     assert tree.root_node.named_child_count == 2000
+
+
+def test_what_was_parsed_does_not_stay_in_memory():
+    def parse(text):
+        grammars.parse(text, "python")
+        grammars.parse(text, "python", limit_s=0)
+
+    text = b"x = f(1)\n" * 500
+    parse(text)
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            parse(b"%d\n" % number + text)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < len(text)
+    finally:
+        tracemalloc.stop()

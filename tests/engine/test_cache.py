@@ -129,7 +129,7 @@ def test_a_sliding_layer_takes_no_more_memory_than_its_bound():
         fill(cache, list(range(start, start + 60)))
         per_slot = 2 * 2 * 4 * 4  # layers, keys and values, head_dim, bytes
         assert cache.nbytes <= per_slot * most_slots(config.layers[0], cache.length, 60)
-    assert cache.nbytes == per_slot * 1280  # 100 + 2 · 512 + 60, in slots of 256
+    assert cache.nbytes == per_slot * 768  # 100 + 2 · 256 + 60, in slots of 256
 
 
 def test_a_prefix_that_sliding_layers_no_longer_remember_is_not_found():

@@ -97,6 +97,43 @@ def rewrite(directory, change=None, **config):
     (directory / "config.json").write_text(json.dumps(settings))
 
 
+def test_groups_of_several_formats_go_by_the_nearest_target(plain, tmp_path):
+    directory = tmp_path / "model"
+    published.publish(plain, directory, "modelopt NVFP4")
+    name = "model.decoder.layers.0.mlp.up_proj"
+    gate = "model.decoder.layers.0.mlp.gate_proj"
+
+    def change(tensors):
+        for stem, rounded in ((name, published.fp8), (gate, published.nvfp4)):
+            parts, _ = rounded(tensors.pop(f"{stem}.weight"))
+            tensors.update({f"{stem}.{part}": value for part, value in parts.items()})
+        for old in [key for key in tensors if ".experts." in key]:
+            parts = {"weight": "weight_packed", "weight_scale_2": "weight_global_scale"}
+            stem, _, part = old.rpartition(".")
+            value = tensors.pop(old)
+            value = 1 / value.view(1) if part == "weight_scale_2" else value
+            tensors[f"{stem}.{parts.get(part, part)}"] = value
+
+    def group(config, targets):
+        return {
+            **config["config_groups"]["group_0"],
+            "targets": targets,
+            "format": config["format"],
+        }
+
+    groups = {
+        "all": group(published.NVFP4_CONFIG, ["Linear"]),
+        "up": group(published.FP8_CONFIG, [r"re:.*mlp\.up_proj"]),
+    }
+    mixed = {**published.FP8_CONFIG, "format": "mixed-precision", "config_groups": groups}
+    rewrite(directory, change, **mixed, sparsity_config={"format": "dense"})
+    layer = load(directory).layers[0]
+    kinds = [type(w) for w in (layer.mlp.up_proj.weight, layer.mlp.gate_proj.weight)]
+    assert kinds == [Fp8Weight, Fp4Weight]
+    expected = dict(load(directory / "values").weights())["layers.0.experts.down_proj"]
+    torch.testing.assert_close(layer.experts.down_proj.dequantize(torch.float32), expected)
+
+
 def test_hf_quant_config_alone_marks_a_modelopt_model(plain, tmp_path):
     directory = tmp_path / "model"
     published.publish(plain, directory, "modelopt NVFP4")

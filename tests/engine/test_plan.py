@@ -3,15 +3,31 @@
 import pytest
 import torch
 
-from engine import plan, released
+from engine import formats, graphs, plan, released
 from engine.cache import PrefixCache
 from engine.config import ModelConfig
 from engine.model import Transformer
 from engine.plan import PRECISIONS, DoesNotFit
+from engine.weights import to_fp8, to_int4
 from tests.engine import tiny
 
 CONFIG = released.config()
-BY_NAME = {precision.name: precision for precision in PRECISIONS}
+BF16, FP8, INT4, LEAST = PRECISIONS
+
+
+NAMES = {
+    formats.class_of(name): name
+    for name in (
+        "layers.0.self_attn.q_proj.weight",
+        "layers.0.mlp.up_proj.weight",
+        "layers.0.experts.down_proj",
+        "self_conditioning.up_proj.weight",
+        "embed_tokens.weight",
+        "layers.0.router.proj.weight",
+        "lm_head.weight",
+        "norm.weight",
+    )
+}
 
 
 def numel(config: ModelConfig) -> int:
@@ -35,12 +51,34 @@ def test_weights_take_the_bits_of_their_form():
     assert (values, outputs) == (22_837_985_280, 16_220_160)
     others = 25_250_986_812 - values
     linears, linear_outputs = 1_663_287_296, 553_600
-    assert plan.parameters(CONFIG).nbytes(BY_NAME["bf16"]) == 2 * 25_250_986_812
+    assert plan.parameters(CONFIG).nbytes(BF16) == 2 * 25_250_986_812
     experts = values * 17 // 32 + 4 * outputs  # 4 bits and a 32nd of 8, one factor an output
     fp8 = linears + 4 * linear_outputs
-    assert plan.parameters(CONFIG).nbytes(BY_NAME["int4"]) == (
-        experts + fp8 + 2 * (others - linears)
-    )
+    least = experts + fp8 + 2 * (others - linears)
+    assert plan.parameters(CONFIG).nbytes(LEAST) == least
+    assert plan.parameters(CONFIG).nbytes(INT4) == least + 262_144 * (2816 + 4), "a head in FP8"
+
+
+def test_the_forms_are_those_of_the_formats(tmp_path):
+    """Every class in every precision takes the bytes that rounded weights really have."""
+    matrix = torch.randn(96, 128)
+    forms = {"plain": plan.BF16, "fp8": plan.FP8, "int4": plan.INT4}
+    real = {
+        "plain": matrix.bfloat16().nbytes,
+        "fp8": to_fp8(matrix).nbytes,
+        "int4": to_int4(matrix).nbytes,
+    }
+    for kept, form in forms.items():
+        assert plan.Weights(matrix.numel(), outputs=96).nbytes(form) == real[kept]
+    for precision in PRECISIONS:
+        made = {c.name: formats.target(name, precision.name) for c, name in NAMES.items()}
+        assert forms[made["experts"]] == precision.experts
+        assert {forms[made[n]] for n in ("attention", "dense MLP", "self-conditioning")} == {
+            precision.linears
+        }
+        assert made["router"] == made["embedding"] == made["norms and others"] == "plain"
+        if precision.head:
+            assert forms[made["head"]] == precision.head
 
 
 @pytest.mark.parametrize(
@@ -49,7 +87,7 @@ def test_weights_take_the_bits_of_their_form():
         # A prefix and the rows behind it, a quarter more at most, in slots of 256.
         (256, 768, 768),  # (256 + 256 canvas rows) · 5/4 = 640
         (1024, 2048, 2048),  # (1024 + 512 rows of a chunk) · 5/4 = 1920
-        (8192, 2560, 11008),  # window 1024 + 2 · 512 + 512; 8704 · 5/4 = 10880
+        (8192, 2048, 11008),  # window 1024 + 2 · 256 + 512; 8704 · 5/4 = 10880
     ],
 )
 def test_keys_and_values_by_hand(context, sliding, full):
@@ -68,55 +106,65 @@ def test_a_real_cache_takes_no_more_than_was_planned(tmp_path):
 
 
 def test_8k_tokens_in_4_bits_stay_below_18_gb():
-    chosen = plan.plan(CONFIG, BY_NAME["int4"], 8192)
+    chosen = plan.plan(CONFIG, LEAST, 8192)
     assert chosen.weights == 15_362_490_488
-    assert chosen.cache == 25 * 2560 * 8192 + 5 * 11008 * 4096
-    # 256 rows of 262,144 probabilities, three times in fp32; states of 512 rows, 8 times 2816
+    assert chosen.cache == 25 * 2048 * 8192 + 5 * 11008 * 4096
+    # Beside a canvas of 256 + 128 slots the window less one, or all of 8192.
+    assert chosen.graphs == 25 * (384 + 1023) * 8192 + 5 * (384 + 8192) * 4096
+    # 256 rows of 262,144 probabilities, three times in fp32; states of 256 rows, 8 times 2816
     # and for each of 8 experts 4 · 2816 + 2 · 704, in bf16.
-    states = 2 * 512 * (8 * 2816 + 8 * (4 * 2816 + 2 * 704))
+    states = 2 * 256 * (8 * 2816 + 8 * (4 * 2816 + 2 * 704))
     assert chosen.work == 3 * 4 * 256 * 262_144 + states
-    assert chosen.total == chosen.weights + chosen.cache + chosen.work + plan.RUNTIME_BYTES
-    assert chosen.total < 18.0e9
+    parts = (chosen.weights, chosen.cache, chosen.graphs, chosen.work, plan.RUNTIME_BYTES)
+    assert chosen.total == sum(parts) < 18.0e9
+
+
+def test_captured_steps_copy_a_prefix_to_as_much_as_was_planned(tmp_path):
+    model = tiny.diffusion_gemma(tmp_path, seed=1).ours.to(torch.bfloat16)
+    assert graphs.Memory(model, 900).nbytes == plan.graphs_bytes(model.config, 900)
 
 
 @pytest.mark.parametrize(
     ("gigabytes", "precision", "least_context"),
-    [(18, "int4", 8192), (24, "fp4", 65_536), (32, "fp8", 32_768), (48, "fp8", 131_072)],
+    [(18, LEAST, 8192), (24, INT4, 65_536), (32, FP8, 32_768), (48, FP8, 131_072)],
 )
 def test_the_exactest_form_with_the_context_wanted_is_chosen(gigabytes, precision, least_context):
     chosen = plan.choose(CONFIG, int(gigabytes * 1e9))
-    assert chosen.precision == precision
+    assert chosen.precision is precision
     assert chosen.context >= least_context
     assert chosen.total <= gigabytes * 1e9
-    beyond = plan.plan(CONFIG, BY_NAME[precision], chosen.context + 256)
+    beyond = plan.plan(CONFIG, precision, chosen.context + 256)
     assert beyond.total > gigabytes * 1e9, "the context is the longest that fits"
 
 
 def test_with_room_to_spare_it_is_bf16_and_the_whole_context():
     chosen = plan.choose(CONFIG, int(80e9))
-    assert (chosen.precision, chosen.context) == ("bf16", 262_144 - 256)
+    assert (chosen.precision, chosen.context) == (BF16, 262_144 - 256)
 
 
 def test_with_little_room_the_longest_context_counts():
-    free = plan.plan(CONFIG, BY_NAME["int4-all"], 2048).total
+    free = plan.plan(CONFIG, LEAST, 2048).total
     chosen = plan.choose(CONFIG, free)
-    assert (chosen.precision, chosen.context) == ("int4-all", 2048)
+    assert (chosen.precision, chosen.context) == (LEAST, 2048)
 
 
 def test_what_does_not_fit_says_what_would():
-    least = plan.plan(CONFIG, BY_NAME["int4-all"], 512)
+    least = plan.plan(CONFIG, LEAST, 512)
     with pytest.raises(DoesNotFit) as raised:
         plan.choose(CONFIG, int(12e9))
     said = str(raised.value)
-    assert f"int4-all, the smallest form, takes {least.weights / 1e9:.1f} GB of weights" in said
+    assert (
+        f"int4 with a bf16 head, the smallest form, takes {least.weights / 1e9:.1f} GB of weights"
+        in said
+    )
     assert f"{(least.total - 12e9) / 1e9:.1f} GB more than the 12.0 GB that are free" in said
     advised = float(said.rpartition("; ")[2].split()[0])
-    assert plan.choose(CONFIG, int(advised * 1e9)).precision == "int4-all", "the advice holds"
+    assert plan.choose(CONFIG, int(advised * 1e9)).precision is LEAST, "the advice holds"
 
 
 def test_the_table_has_a_line_for_each_card():
     lines = dict(plan.table(CONFIG))
     assert list(lines) == [12, 16, 18, 24, 32, 48, 80]
     assert lines[12].startswith("does not fit: ")
-    assert lines[18].startswith("int4, ")
-    assert lines[80].startswith("bf16, 261,888 tokens of context: 75.")
+    assert lines[18].startswith("int4 with a bf16 head, ")
+    assert lines[80].startswith("bf16, 261,888 tokens of context: 7")

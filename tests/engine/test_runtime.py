@@ -3,13 +3,16 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from engine import infill
+from engine import infill, runtime
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
+from engine.fit import OutOfMemory
+from engine.model import Transformer
 from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine, choose_dtype
 from engine.threads import Threads
@@ -165,6 +168,84 @@ def test_cancelled_work_stops_and_the_next_request_is_answered(llama, gemma):
         with pytest.raises(Cancelled):
             engine.infill(request, cancelled=lambda: True)
         assert engine.infill(request, cancelled=never).text == expected
+
+
+OUT_OF_MEMORY = {
+    "a GPU's": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    "a CPU's": lambda: torch.empty(10**15),
+    "Python's": lambda: MemoryError(),
+}
+
+
+@pytest.mark.parametrize("whose", OUT_OF_MEMORY)
+@pytest.mark.parametrize("after", [1, 3])
+def test_out_of_memory_is_told_and_the_next_request_is_answered(
+    llama, gemma, monkeypatch, whose, after
+):
+    for engine in (llama, gemma):
+        request = InfillRequest(prefix="some = ", suffix="\n", max_tokens=8)
+        expected = engine.infill(request, cancelled=never).text
+        forwards = []
+        layers = Transformer._layers
+
+        def exhausted(self, *args, forwards=forwards, layers=layers):
+            forwards.append(1)
+            if len(forwards) == after:
+                raise OUT_OF_MEMORY[whose]()
+            return layers(self, *args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Transformer, "_layers", exhausted)
+            with pytest.raises(OutOfMemory, match=r"memory ran out on cpu while filling a hole"):
+                engine.infill(request, cancelled=never)
+        assert len(forwards) == after
+        assert engine.describe()["cached_prefixes"] == 0
+        again = engine.infill(request, cancelled=never)
+        assert (again.text, again.cached_tokens) == (expected, 0)
+
+
+def test_another_error_of_a_forward_is_not_taken_for_lack_of_memory(gemma, monkeypatch):
+    def broken(self, *args):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Transformer, "_layers", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        gemma.infill(InfillRequest(prefix="a = "), cancelled=never)
+
+
+def test_out_of_memory_while_loading_says_what_to_do(llama, monkeypatch):
+    def exhausted(*args, **how):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(runtime, "load_model", exhausted)
+    with pytest.raises(OutOfMemory, match=r"while loading the model; .* --quantize int4"):
+        Engine.load(EngineConfig(model=Path(llama.describe()["directory"]), device="cpu"))
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 3])
+def test_a_prompt_is_encoded_in_chunks_and_cancelled_between_them(gemma, monkeypatch, chunks):
+    engine = Engine(
+        "chunked",
+        replace(gemma._config, prefill_chunk=16),
+        gemma._model,
+        gemma._tokenizer,
+    )
+    lengths = []
+    encode = Transformer.encode
+
+    def spy(self, ids, cache, **how):
+        lengths.append(len(ids))
+        return encode(self, ids, cache, **how)
+
+    monkeypatch.setattr(Transformer, "encode", spy)
+    request = InfillRequest(prefix="value = 1\n" * 10, suffix="\n", hole_tokens=4)
+    with pytest.raises(Cancelled):
+        engine.infill(request, cancelled=lambda: len(lengths) >= chunks)
+    assert lengths == [16] * chunks
+    result = engine.infill(request, cancelled=never)
+    assert result.cached_tokens == 16 * chunks, "what was encoded is not lost"
+    assert max(lengths) == 16
+    assert sum(lengths) == result.prompt_tokens
 
 
 def test_the_deadline_gives_the_best_so_far(llama, gemma):

@@ -1,0 +1,182 @@
+"""Steps of fixed shapes equal the plain ones, whatever pads them; on a CPU they run uncaptured."""
+
+import pytest
+import torch
+
+from engine import graphs, infill, noise, steps
+from engine.config import SamplerConfig
+from engine.graphs import Graphs, Shape
+from engine.infill import Control
+from engine.steps import Canvas
+from tests.engine import tiny
+from tests.engine.test_infill import encoded
+from tests.engine.test_model import random_ids
+
+CPU = torch.device("cpu")
+SAMPLER = SamplerConfig(max_steps=10, entropy_bound=2.0, confidence=3.0)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> tiny.Pair:
+    """Weights under which rounding differences do not grow from step to step."""
+    return tiny.diffusion_gemma(tmp_path_factory.mktemp("gemma"), seed=3, gain=0.5)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sizes as far apart from each other, beside a tiny model's."""
+    monkeypatch.setattr(graphs, "HOLES", (4, 16, 32))
+    monkeypatch.setattr(graphs, "SUFFIXES", (0, 8, 20))
+    monkeypatch.setattr(graphs, "SHORTEST_PREFIX", 4)
+
+
+def walked(model, make, cache, canvas, config=SAMPLER, seed=7):
+    drawn = noise.draw(seed, config.max_steps, canvas.hole, tiny.VOCAB, CPU)
+    with torch.inference_mode():
+        return list(make(model, cache, canvas, config, drawn, 0))
+
+
+CANVASES = {
+    "a hole that fills its size": Canvas(hole=16, clamped=tuple(random_ids(8, seed=1))),
+    "padded hole and suffix": Canvas(hole=9, clamped=tuple(random_ids(5, seed=2))),
+    "a hole alone": Canvas(hole=5),
+    "one slot": Canvas(hole=1, clamped=(7,)),
+    "a guess and a beginning": Canvas(
+        hole=6, clamped=(5, 9), guess=(11, 12), begin=(3, 40, 41, 200)
+    ),
+}
+
+
+@pytest.mark.parametrize("prefix", [1, 6, tiny.WINDOW, 37])
+@pytest.mark.parametrize("name", CANVASES)
+def test_every_step_equals_the_plain_one_under_the_same_noise(gemma, small, name, prefix):
+    cache, canvas = encoded(gemma.ours, random_ids(prefix, seed=prefix)), CANVASES[name]
+    plain = walked(gemma.ours, steps.plain, cache, canvas)
+    still = walked(gemma.ours, Graphs(gemma.ours, longest_prefix=64), cache, canvas)
+    assert len(plain) == len(still) == SAMPLER.max_steps
+    for expected, seen in zip(plain, still, strict=True):
+        assert seen.best.tolist() == expected.best.tolist()
+        torch.testing.assert_close(seen.log_best, expected.log_best, rtol=1e-3, atol=1e-3)
+        assert seen.done == expected.done
+    different = {round(float(seen.log_best.sum()), 3) for seen in plain}
+    assert len(different) > 5, "the canvas must change from step to step for this to mean much"
+
+
+def test_the_stop_rule_fires_at_the_same_step(gemma, small):
+    cache = encoded(gemma.ours, random_ids(23, seed=1))
+    config = SamplerConfig(max_steps=30, entropy_bound=2.0, confidence=5.0)
+    stops = []
+    for hole in (1, 2, 3, 5):
+        canvas = Canvas(hole=hole, clamped=(5, 6, 7))
+        answers = [
+            infill.infill(gemma.ours, cache, canvas, config, 3, Control(), steps=make)
+            for make in (steps.plain, Graphs(gemma.ours, longest_prefix=64))
+        ]
+        assert answers[0].ids == answers[1].ids
+        assert answers[0].forwards == answers[1].forwards
+        assert answers[0].stop == answers[1].stop
+        assert answers[0].log_probability == pytest.approx(answers[1].log_probability, abs=1e-3)
+        stops.append(answers[0].forwards)
+    assert min(stops) < 30, "the rule must have fired for this test to mean much"
+
+
+def test_buffers_used_before_leave_no_trace(gemma, small):
+    used = Graphs(gemma.ours, longest_prefix=64)
+    long, short = (encoded(gemma.ours, random_ids(n, seed=n)) for n in (40, 5))
+    for cache, canvas in ((long, Canvas(hole=16, clamped=(9,) * 8, begin=(1, 2))),) * 2:
+        walked(gemma.ours, used, cache, canvas, seed=99)
+    for cache in (short, long):
+        canvas = Canvas(hole=7, clamped=(5, 9, 30))
+        expected = walked(gemma.ours, Graphs(gemma.ours, 64), cache, canvas)
+        again = walked(gemma.ours, used, cache, canvas)
+        assert [s.best.tolist() for s in again] == [s.best.tolist() for s in expected]
+
+
+def test_padding_asks_for_no_expert_of_its_own(gemma, small, monkeypatch):
+    chosen = []
+    route = graphs.kernels.route
+    monkeypatch.setattr(
+        graphs.kernels, "route", lambda *args: chosen.append(route(*args)) or chosen[-1]
+    )
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    chosen.clear()
+    walked(gemma.ours, Graphs(gemma.ours, 64), cache, Canvas(hole=5, clamped=(5, 9, 30)))
+    for _, indices in chosen:
+        hole, suffix = indices[:16].tolist(), indices[16:].tolist()
+        assert len(suffix) == 8
+        assert all(row == hole[4] for row in hole[5:])
+        assert all(row == suffix[2] for row in suffix[3:])
+
+
+def test_one_step_is_always_under_way(gemma, small, monkeypatch):
+    runs = []
+    run = graphs.Step.run
+    monkeypatch.setattr(graphs.Step, "run", lambda self: runs.append(1) or run(self))
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
+    with torch.inference_mode():
+        reports = Graphs(gemma.ours, 64)(gemma.ours, cache, Canvas(hole=5), SAMPLER, drawn, 0)
+        for read, _ in enumerate(reports, start=1):
+            assert len(runs) == min(read + 1, SAMPLER.max_steps)
+
+
+def test_nothing_moves_between_steps(gemma, small):
+    """What a captured graph needs: all that a step keeps stays where it is."""
+    cache, memory = encoded(gemma.ours, random_ids(9, seed=1)), graphs.Memory(gemma.ours, 64)
+    step = graphs.Step(gemma.ours, SAMPLER, Shape.of(5, 3, 9), memory)
+
+    def places():
+        kept = {**vars(step), **vars(step._sight)}
+        tensors = {name: value for name, value in kept.items() if isinstance(value, torch.Tensor)}
+        tables = [table for pair in step._sight._tables.values() for table in pair]
+        rest = [*memory.views(step.shape), *step._sight._masks.values(), *tables]
+        return [(t.data_ptr(), t.shape, t.stride()) for t in (*tensors.values(), *rest)]
+
+    before = places()
+    canvas = Canvas(hole=5, clamped=(1, 2, 3))
+    with torch.inference_mode():
+        for seed in (1, 2):
+            step.begin(cache, canvas, noise.draw(seed, 10, 5, tiny.VOCAB, CPU), 0)
+            step.run()
+            step.run()
+    assert places() == before
+    assert len(before) > 20
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shape"),
+    [
+        ((1, 0, 0), Shape(16, 0, 512)),
+        ((16, 1, 512), Shape(16, 32, 512)),
+        ((17, 48, 513), Shape(32, 64, 1024)),
+        ((256, 128, 8192), Shape(256, 128, 8192)),
+    ],
+)
+def test_the_smallest_shape_that_holds_it_is_taken(tokens, shape):
+    assert Shape.of(*tokens) == shape
+
+
+@pytest.mark.parametrize(
+    ("prefix", "canvas"),
+    [(70, Canvas(hole=5)), (9, Canvas(hole=5, clamped=(1,) * 21))],
+)
+def test_what_has_no_shape_takes_plain_steps(gemma, small, prefix, canvas, monkeypatch):
+    cache = encoded(gemma.ours, random_ids(prefix, seed=1))
+    monkeypatch.setattr(graphs.Step, "run", None)
+    assert len(walked(gemma.ours, Graphs(gemma.ours, 64), cache, canvas)) == SAMPLER.max_steps
+
+
+def test_a_device_that_refuses_to_capture_gets_plain_steps(gemma, small, monkeypatch, caplog):
+    def refuse(step):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(graphs, "_captured", refuse)
+    cache, canvas = encoded(gemma.ours, random_ids(9, seed=1)), Canvas(hole=5)
+    make = Graphs(gemma.ours, 64)
+    for _ in range(2):
+        seen = walked(gemma.ours, make, cache, canvas)
+        expected = walked(gemma.ours, steps.plain, cache, canvas)
+        assert [s.best.tolist() for s in seen] == [s.best.tolist() for s in expected]
+    assert [r.getMessage() for r in caplog.records] == [
+        "steps run without CUDA graphs: operation not permitted when stream is capturing"
+    ]
