@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 URI = "file:///bench/a.py"
+_GAP_S = 0.05  # in which the server may ask ahead
 LINE = "    some_value = function(argument_one, two)\n"
 # The engine's start is left out; its answer is the shortest that is shown.
 SERVER = """
@@ -105,6 +106,7 @@ def keystrokes(lines: int, count: int) -> dict[str, float]:
     line = lines // 2
     took = []
     for typed in range(count):
+        time.sleep(_GAP_S)
         place = {"line": line, "character": len(LINE) - 1 + typed}
         change = {"range": {"start": place, "end": place}, "text": ".y"[typed % 2]}
         version = {"uri": URI, "version": typed + 1}
