@@ -71,7 +71,11 @@ def test_rounding_changes_little(model):
     expected = everything(model)
     quant.quantize(model)
     assert model.dtype is torch.float32
-    kept = {p.dtype for name, p in model.named_parameters() if p.ndim == 2 and p.shape[1] > 4 and "turn" not in name}
+    kept = {
+        p.dtype
+        for name, p in model.named_parameters()
+        if p.ndim == 2 and p.shape[1] > 4 and "turn" not in name
+    }
     assert kept == {torch.int8}, "a weight was left behind"
     logits = everything(model)
     assert F.cosine_similarity(logits, expected).min() > 0.995
