@@ -104,7 +104,7 @@ class Int8Linear(nn.Module):
         both = kernels.int8_linear(x, self.rows, self.scales, self.eps)
         out, inner = both[..., : len(self.weight)], both[..., len(self.weight) :]
         ups = [up.to(x.dtype) for up in self.ups]
-        parts = inner.split([up.shape[1] for up in ups], -1)
+        parts = torch.split_with_sizes(inner, [up.shape[1] for up in ups], -1)
         added = [F.linear(part, up) for part, up in zip(parts, ups, strict=True)]
         return out - torch.cat(added, -1)
 
