@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +23,20 @@ def most_slots(layer: AttentionConfig, prefix: int, new: int) -> int:
     """The most positions of `layer` that memory is taken for: a prefix and `new` more behind it."""
     grown = _rounded((prefix + new) * 5 // 4)
     return grown if layer.window is None else min(grown, _rounded(layer.window + 2 * BACK + new))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suffix:
+    """An encoded suffix: the keys and values of `ids`, per layer [1, KV, N, D].
+
+    It stands `room` positions behind the first `sees` tokens of a prefix and has seen those alone.
+    """
+
+    ids: tuple[int, ...]
+    sees: int
+    room: int
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
 
 
 class PrefixCache:
@@ -44,6 +59,7 @@ class PrefixCache:
         self._starts = [0] * len(self._keys)  # the first position each layer holds
         self._back = back
         self.ids: list[int] = []
+        self.suffix: Suffix | None = None  # the last one that was sealed, while it holds
 
     @property
     def length(self) -> int:
@@ -94,6 +110,13 @@ class PrefixCache:
         self._values[layer][:, length:end] = values[0]
         return self._keys[layer][None, :, first:end], self._values[layer][None, :, first:end]
 
+    def last(self, count: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Copies of the last `count` positions' keys and values, per layer [1, KV, count, D]."""
+        rows = slice(self.length - count, self.length)
+        return tuple(keys[None, :, rows].clone() for keys in self._keys), tuple(
+            values[None, :, rows].clone() for values in self._values
+        )
+
     def commit(self, ids: Sequence[int]) -> None:
         """Makes the last forward's keys and values part of the prefix; `ids` are its tokens."""
         self.ids.extend(ids)
@@ -107,6 +130,8 @@ class PrefixCache:
         if length == 0:
             self._starts = [0] * len(self._starts)
         del self.ids[length:]
+        if self.suffix and self.suffix.sees > length:
+            self.suffix = None
 
     def fork(self, length: int) -> PrefixCache:
         """A copy of the first `length` positions, of which there are at least `shortest`."""
@@ -119,6 +144,7 @@ class PrefixCache:
         copy._keys = [keys[:, :end].clone() for keys, end in zip(self._keys, ends, strict=True)]
         copy._values = [part[:, :end].clone() for part, end in zip(self._values, ends, strict=True)]
         copy.ids = self.ids[:length]
+        copy.suffix = None
         return copy
 
     def _check(self, length: int) -> None:

@@ -119,11 +119,13 @@ def fill(
     canvas: Canvas,
     stop_at: Callable[[Sequence[int]], StopReason | None],
     control: Control,
+    *,
+    max_tokens: int | None = None,
     **options: Any,
 ) -> Filled:
     """Writes the hole of `canvas` from left to right, its clamped suffix in view.
 
-    `options` are those of `decode`. The cache is left as it was.
+    At most `max_tokens` of it; `options` are those of `decode`. The cache is left as it was.
     """
     control.check()
     with sealed(model, cache, canvas) as shift:
@@ -132,7 +134,7 @@ def fill(
             model,
             cache,
             hidden,
-            canvas.hole,
+            min(canvas.hole, max_tokens or canvas.hole),
             stop_at,
             control,
             shift=shift,

@@ -16,7 +16,7 @@ from itertools import count
 import torch
 
 from engine import noise, steps
-from engine.cache import PrefixCache
+from engine.cache import PrefixCache, Suffix
 from engine.config import SamplerConfig
 from engine.errors import Cancelled
 from engine.model import Transformer
@@ -103,17 +103,34 @@ def sealed(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Iterator[i
     """Puts the clamped suffix of `canvas` behind the cached prefix for the time of one answer.
 
     It stands at the positions behind the hole, and is encoded once, however many forwards the hole
-    takes. Gives the shift that brings [lead | hole] back to the positions behind the prefix.
+    takes. Where it sees only the beginning of the prefix, it is kept for the next hole behind the
+    same beginning, moved on by what was typed since.
+    Gives the shift that brings [lead | hole] back to the positions behind the prefix.
     """
     length = cache.length
+    sees = length if canvas.sees is None else canvas.sees
+    assert 0 <= sees <= length, f"a suffix cannot see {sees} of {length} tokens"
     try:
         if canvas.clamped:
-            room = len(canvas.lead) + canvas.hole
             with torch.inference_mode():
-                model.encode(canvas.clamped, cache, shift=room, on_canvas=True)
+                suffix = _suffix(model, cache, canvas, sees)
+                model.repeat(suffix, cache, by=length - sees)
         yield -len(canvas.clamped)
     finally:
         cache.truncate(length)
+
+
+def _suffix(model: Transformer, cache: PrefixCache, canvas: Canvas, sees: int) -> Suffix:
+    """The clamped suffix, encoded or as it was kept; stays with the cache."""
+    room, length, kept = len(canvas.lead) + canvas.hole, cache.length, cache.suffix
+    if kept is None or (kept.ids, kept.sees, kept.room) != (canvas.clamped, sees, room):
+        shift = sees + room - length
+        model.encode(canvas.clamped, cache, shift=shift, on_canvas=True, sees=sees)
+        keys, values = cache.last(len(canvas.clamped))
+        cache.truncate(length)
+        kept = Suffix(ids=canvas.clamped, sees=sees, room=room, keys=keys, values=values)
+        cache.suffix = kept
+    return kept
 
 
 def infill(

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
-from engine.cache import PrefixCache
+from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
 from engine.weights import PackedWeight
 
@@ -69,18 +69,41 @@ class Transformer(nn.Module):
                     yield f"{path}.{attribute}", value
 
     def encode(
-        self, ids: Sequence[int], cache: PrefixCache, *, shift: int = 0, on_canvas: bool = False
+        self,
+        ids: Sequence[int],
+        cache: PrefixCache,
+        *,
+        shift: int = 0,
+        on_canvas: bool = False,
+        sees: int | None = None,
     ) -> Tensor:
         """Causal pass over `ids`, which follow the cached prefix; extends the cache by them.
 
         `shift` moves them away from the positions that follow the cache's; with `on_canvas` they
-        are a hole's: adapters work. Returns the final hidden states [1, N, D].
+        are a hole's: adapters work. With `sees` they look at so many tokens of the prefix only.
+        Returns the final hidden states [1, N, D].
         """
         tokens = torch.tensor(list(ids), device=self.embed_tokens.weight.device)
         x = self.embed(tokens[None])
-        hidden = self._run(x, cache, causal=True, shift=shift, on_canvas=on_canvas)
+        hidden = self._run(x, cache, causal=True, shift=shift, on_canvas=on_canvas, sees=sees)
         cache.commit(ids)
         return hidden
+
+    def repeat(self, suffix: Suffix, cache: PrefixCache, *, by: int) -> None:
+        """Extends the cache by an encoded suffix, its positions moved on `by`."""
+        layers = self.config.layers
+        distance = torch.tensor([by], device=suffix.keys[0].device)
+        tables = {
+            shape: kernels.rotary_table(
+                distance, shape.head_dim, shape.rotary_dim, shape.rope_theta, self.dtype
+            )
+            for shape in set(layers)
+        }
+        for index, shape in enumerate(layers):
+            # Rotations add up: to move a key is to turn it once more.
+            keys = kernels.rotate(suffix.keys[index].transpose(1, 2), *tables[shape])
+            cache.view_with(index, keys.transpose(1, 2), suffix.values[index])
+        cache.commit(suffix.ids)
 
     def canvas(
         self, ids: Tensor, cache: PrefixCache, soft: Tensor | None, *, shift: int = 0
@@ -174,10 +197,17 @@ class Transformer(nn.Module):
         return torch.tensor(self.config.embedding_scale, dtype=self.dtype).item()
 
     def _run(
-        self, x: Tensor, cache: PrefixCache, *, causal: bool, shift: int, on_canvas: bool
+        self,
+        x: Tensor,
+        cache: PrefixCache,
+        *,
+        causal: bool,
+        shift: int,
+        on_canvas: bool,
+        sees: int | None = None,
     ) -> Tensor:
         places = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
-        step = _Cached(places, shift, x.dtype, cache, causal=causal, on_canvas=on_canvas)
+        step = _Cached(places, shift, x.dtype, cache, sees, causal=causal, on_canvas=on_canvas)
         return self._layers(x, step)
 
     def _layers(self, x: Tensor, step: Pass) -> Tensor:
@@ -447,7 +477,10 @@ class Pass(ABC):
 
 
 class _Cached(Pass):
-    """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order."""
+    """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order.
+
+    They see the first `sees` tokens of the prefix, None: all of it.
+    """
 
     def __init__(
         self,
@@ -455,6 +488,7 @@ class _Cached(Pass):
         shift: int,
         dtype: torch.dtype,
         cache: PrefixCache,
+        sees: int | None,
         *,
         causal: bool,
         on_canvas: bool,
@@ -462,6 +496,7 @@ class _Cached(Pass):
         super().__init__(places + shift, dtype, causal=causal, on_canvas=on_canvas)
         self._places = places
         self._cache = cache
+        self._sees = cache.length if sees is None else sees
         self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
@@ -471,18 +506,23 @@ class _Cached(Pass):
         return kernels.attention(q, keys, values, layer.scale, mask)
 
     def _mask(self, index: int, window: int | None) -> Tensor | None:
-        """True where a query may look; None where it may look at everything it is given.
+        """[N, L], 0 where a query may look, else -inf; None where it may look everywhere.
 
         A canvas sees all of the visible prefix and itself. So does a single next token.
         """
-        if not self.causal or len(self._places) == 1:
+        all_seen = self._sees == self._cache.length
+        if all_seen and (not self.causal or len(self._places) == 1):
             return None
         if window not in self._masks:
             first, last = self._cache.first_visible(index), self._cache.length
             keys = torch.arange(first, last + len(self._places), device=self._places.device)
             distance = self._places[:, None] - keys  # [N, L]
-            allowed = distance >= 0
-            self._masks[window] = allowed if window is None else allowed & (distance < window)
+            allowed = (distance >= 0) & ((keys < self._sees) | (keys >= last))
+            if window is not None:
+                allowed &= distance < window
+            # Added to the scores, which saves each layer the conversion.
+            bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
+            self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
         return self._masks[window]
 
 

@@ -6,6 +6,7 @@ goes in is the caller's choice (`dg_lsp/context.py`); how long the hole is, `eng
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config import ModelConfig
@@ -21,8 +22,9 @@ class Prompt:
     """What the model is given.
 
     `ids` go through the encoder, `lead` goes on the canvas before the hole; `suffix` is clamped
-    right after the hole, and `ends` says that the file ends with it. `healed` is text taken off the end of the prefix:
-    the answer has to spell it again.
+    right after the hole, and `ends` says that the file ends with it. `healed` is text taken off the
+    end of the prefix: the answer has to spell it again. `above` counts the ids before the cursor's
+    line.
     """
 
     ids: tuple[int, ...]
@@ -30,6 +32,7 @@ class Prompt:
     suffix: tuple[int, ...] = ()
     ends: bool = False
     healed: str = ""
+    above: int | None = None
 
 
 def raw(request: InfillRequest, tokenizer: Tokenizer, config: ModelConfig, limit: int) -> Prompt:
@@ -60,6 +63,7 @@ def plain(
         suffix=tuple(suffix[:suffix_tokens]),
         ends=len(suffix) <= suffix_tokens,
         healed=healed,
+        above=_above(ids[:split], tokenizer),
     )
 
 
@@ -111,7 +115,15 @@ def canvas(prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig)
         clamped += [config.pad_id] * (MIN_CANVAS - hole - len(clamped))
     if not (config.canvas and config.canvas.sealed_suffix):
         del clamped[max(0, config.canvas_length - hole - len(prompt.lead)) :]
-    return Canvas(hole=hole, clamped=tuple(clamped), lead=prompt.lead)
+    return Canvas(hole=hole, clamped=tuple(clamped), lead=prompt.lead, sees=prompt.above)
+
+
+def _above(ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """How many of `ids` come before the last line, with the token that ends the line above."""
+    for count in range(len(ids), 0, -1):
+        if "\n" in tokenizer.decode(ids[count - 1 : count]):
+            return count
+    return len(ids)
 
 
 def _document(

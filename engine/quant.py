@@ -13,9 +13,10 @@ Source: QuaRot (arXiv:2404.00456); the calibration of SmoothQuant made things wo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
@@ -69,35 +70,43 @@ def quantize(model: Transformer) -> None:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in int8, with weights of its own for canvases where those have adapters.
+    """A linear layer in int8; where there are adapters, the one that acts on canvases.
 
     With `eps` its input is normed first (`rms_norm` without weight). `turn` [B, B] is applied to
-    each block of B inputs when they come.
+    each block of B inputs when they come. `adapters` are (down [R, inputs], up [outputs of one
+    part, R]) of consecutive parts of the outputs: they are in `weight` already, and a prefix, which
+    they must not touch, has them taken out again. So every token of a hole costs what it does
+    without adapters, and the weights are kept once.
     """
 
     def __init__(
         self,
         weight: Tensor,
-        on_canvas: Tensor | None = None,
+        adapters: Sequence[tuple[Tensor, Tensor]] = (),
         *,
         eps: float | None = None,
         turn: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.eps = eps
-        self.weight, self.scale = _rounded(weight)
-        self.has_canvas = on_canvas is not None
-        if on_canvas is not None:
-            self.canvas_weight, self.canvas_scale = _rounded(on_canvas)
         self.turn = None if turn is None else _frozen(turn)
+        # The adapters' first halves are further outputs of the same matrix.
+        self.rows, self.scales = _rounded(torch.cat([weight, *(down for down, _ in adapters)]))
+        self.ups = nn.ParameterList(_frozen(up.half()) for _, up in adapters)
+        self.weight, self.scale = self.rows[: len(weight)], self.scales[: len(weight)]
 
     def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
         """x [..., inputs] -> [..., outputs]."""
         if self.turn is not None:
             x = turned(x, self.turn)
-        if on_canvas and self.has_canvas:
-            return kernels.int8_linear(x, self.canvas_weight, self.canvas_scale, self.eps)
-        return kernels.int8_linear(x, self.weight, self.scale, self.eps)
+        if on_canvas or not self.ups:
+            return kernels.int8_linear(x, self.weight, self.scale, self.eps)
+        both = kernels.int8_linear(x, self.rows, self.scales, self.eps)
+        out, inner = both[..., : len(self.weight)], both[..., len(self.weight) :]
+        ups = [up.to(x.dtype) for up in self.ups]
+        parts = torch.split_with_sizes(inner, [up.shape[1] for up in ups], -1)
+        added = [F.linear(part, up) for part, up in zip(parts, ups, strict=True)]
+        return out - torch.cat(added, -1)
 
 
 class Int8Embedding(nn.Module):
@@ -145,28 +154,40 @@ def turned(x: Tensor, turn: Tensor) -> Tensor:
 def _reading(projections: Sequence[Projection], norm: Norm, stream: Tensor) -> Int8Linear:
     """The layers that read the residual stream through `norm`, as one, the norm included."""
 
-    def turn(weights: Iterable[Tensor]) -> Tensor:
-        return turned(torch.cat(list(weights)) * _gain(norm), stream)
+    def turn(weight: Tensor) -> Tensor:
+        return turned(weight * _gain(norm), stream)
 
-    weight = turn(p.weight.float() for p in projections)
-    on_canvas = turn(map(_adapted, projections)) if projections[0].rank else None
-    return Int8Linear(weight, on_canvas, eps=norm.eps)
+    weight = turn(torch.cat([_adapted(layer) for layer in projections]))
+    adapters = [(turn(down), up) for down, up in map(_adapter, projections) if len(down)]
+    return Int8Linear(weight, adapters, eps=norm.eps)
 
 
 def _writing(layer: Projection, stream: Tensor, inner: Tensor | None = None) -> Int8Linear:
     """A layer whose output goes to the residual stream; its input is turned by `inner`."""
 
-    def turn(weight: Tensor) -> Tensor:
-        weight = turned(weight.t().contiguous(), stream).t()
+    def turn_outputs(weight: Tensor) -> Tensor:
+        return turned(weight.t().contiguous(), stream).t()
+
+    def turn_inputs(weight: Tensor) -> Tensor:
         return weight if inner is None else turned(weight, inner)
 
-    on_canvas = turn(_adapted(layer)) if layer.rank else None
-    return Int8Linear(turn(layer.weight.float()), on_canvas, turn=inner)
+    weight = turn_inputs(turn_outputs(_adapted(layer)))
+    adapters = [(turn_inputs(d), turn_outputs(up)) for d, up in [_adapter(layer)] if len(d)]
+    return Int8Linear(weight, adapters, turn=inner)
 
 
 def _adapted(layer: Projection) -> Tensor:
     """The weight that acts on canvases."""
-    return layer.weight.float() + layer.adapter_up.float() @ layer.adapter_down.float()
+    down, up = _adapter(layer)
+    return layer.weight.float() + up @ down
+
+
+def _adapter(layer: Projection) -> tuple[Tensor, Tensor]:
+    """down [R, inputs] and up [outputs, R]; R is 0 where there is no adapter."""
+    if layer.rank:
+        return layer.adapter_down.float(), layer.adapter_up.float()
+    weight = layer.weight
+    return weight.new_empty(0, weight.shape[1]).float(), weight.new_empty(len(weight), 0).float()
 
 
 def _pop(parent: nn.Module, *names: str) -> list[Projection]:

@@ -255,12 +255,18 @@ class Engine:
         clock: _Clock,
     ) -> _Answer:
         """From left to right with the suffix in view."""
-        built, canvas = self._laid_out(request, FIXED_HOLE if request.single_line else LONG_HOLE)
+        room = FIXED_HOLE if request.single_line else LONG_HOLE
+        built, canvas = self._laid_out(request, room)
+        most = canvas.hole
+        if not request.hole_tokens:
+            # As much room as in training, whatever may be written and is healed: so the suffix
+            # stays where it is from one keystroke to the next.
+            canvas = replace(canvas, hole=room)
         clock.mark("tokenize")
         cache, cached = self._prefix(built, control)
         clock.mark("encode")
         steered = self._steered(request, built, control, on_draft, in_hole=True)
-        filled = causal.fill(self._model, cache, canvas, **steered)
+        filled = causal.fill(self._model, cache, canvas, max_tokens=most, **steered)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
 

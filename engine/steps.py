@@ -28,7 +28,8 @@ class Canvas:
     `lead` is the last token of the prefix where the model predicts one position earlier
     (`CanvasConfig.shifted`): it is then on the canvas and not in the cache. `guess` is what the
     hole's first positions show before the first step, instead of noise. `begin` are the ids the
-    hole may begin with; none stands for all.
+    hole may begin with; none stands for all. `sees` is how many tokens of the prefix a sealed
+    suffix sees; None stands for all.
     """
 
     hole: int
@@ -36,6 +37,7 @@ class Canvas:
     lead: tuple[int, ...] = ()
     guess: tuple[int, ...] = ()
     begin: tuple[int, ...] = ()
+    sees: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
     """Softmax attention of q [B, N, H, D] over k, v [B, KV, L, D]; returns [B, N, H, D].
 
     Query head h reads KV head h // (H / KV). `mask` [N, L] or [B, N, L] is true where a query
-    may look; None means everywhere. `scale` None means D^-½.
+    may look, or is added to the scores; None means everywhere. `scale` None means D^-½.
     """
     batch, length, heads, dim = q.shape
     kv_heads = k.shape[1]

@@ -246,6 +246,69 @@ def test_writing_by_hand_row_by_row_gives_the_same(draft):
     assert list(filled.ids) == ids
 
 
+def seen_behind(model: Transformer, cache, canvas: Canvas) -> torch.Tensor:
+    """States of the lead, with the suffix of `canvas` sealed behind the cached prefix."""
+    with torch.inference_mode(), infill.sealed(model, cache, canvas) as shift:
+        return model.encode(canvas.lead, cache, shift=shift, on_canvas=True)
+
+
+def test_a_suffix_that_sees_a_part_of_the_prefix_is_moved_on_while_typing(monkeypatch):
+    """Kept from an earlier hole or encoded anew behind the longer prefix: the same states."""
+    model = make_model(shifted=True, sealed=True, rank=2)
+    typed, anew = fresh_cache(model), fresh_cache(model)
+    canvas = replace(HOLE, sees=2)
+    with torch.inference_mode():
+        model.encode([10, 11], typed)
+        seen_behind(model, typed, canvas)
+        for token in (12, 14, 15):
+            model.encode([token], typed)
+        model.encode([10, 11, 12, 14, 15], anew)
+    expected = seen_behind(model, anew, canvas)
+    suffixes = []
+    encode = Transformer.encode
+
+    def spy_encode(self, ids, cache, **place):
+        suffixes.append(list(ids))
+        return encode(self, ids, cache, **place)
+
+    monkeypatch.setattr(Transformer, "encode", spy_encode)
+    found = seen_behind(model, typed, canvas)
+    assert suffixes == [[13]], "the suffix was encoded again"
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for other in (replace(canvas, clamped=(20, 21)), replace(canvas, hole=6)):
+        suffixes.clear()
+        torch.testing.assert_close(
+            seen_behind(model, typed, other), seen_behind(model, anew, other), rtol=1e-5, atol=1e-5
+        )
+        assert suffixes[0] == list(other.clamped), "another suffix was taken for it"
+
+
+def test_a_suffix_does_not_see_behind_the_part_it_may_see():
+    model = make_model(shifted=True, sealed=True)
+    keys = []
+    for ids in ([10, 11, 12, 14], [10, 11, 50, 51], [10, 60, 12, 14]):
+        cache = fresh_cache(model)
+        with torch.inference_mode():
+            model.encode(ids, cache)
+        seen_behind(model, cache, replace(HOLE, sees=2))
+        assert cache.suffix
+        keys.append(cache.suffix.keys[-1])
+    torch.testing.assert_close(keys[0], keys[1], rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(keys[0], keys[2])
+
+
+def test_a_suffix_is_forgotten_with_the_prefix_it_saw():
+    model = make_model(shifted=True, sealed=True)
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+    seen_behind(model, cache, replace(HOLE, sees=2))
+    cache.truncate(2)
+    assert cache.suffix is not None
+    cache.truncate(1)
+    assert cache.suffix is None
+
+
 def test_writing_stops_when_it_is_cancelled_and_leaves_the_cache_alone():
     model = make_model(shifted=True, sealed=True)
     cache = fresh_cache(model)

@@ -62,6 +62,7 @@ def test_turning_alone_changes_nothing(model, monkeypatch):
         return F.linear(x if eps is None else kernels.rms_norm(x, None, eps), weight)
 
     monkeypatch.setattr(kernels, "int8_linear", exact)
+    monkeypatch.setattr(torch.Tensor, "half", torch.Tensor.float)  # of adapters
     quant.quantize(model)
     torch.testing.assert_close(everything(model), expected, rtol=1e-3, atol=2e-4)
 
@@ -70,11 +71,30 @@ def test_rounding_changes_little(model):
     expected = everything(model)
     quant.quantize(model)
     assert model.dtype is torch.float32
-    kept = {p.dtype for name, p in model.named_parameters() if p.ndim == 2 and "turn" not in name}
+    kept = {
+        p.dtype
+        for name, p in model.named_parameters()
+        if p.ndim == 2 and p.shape[1] > 4 and "turn" not in name
+    }
     assert kept == {torch.int8}, "a weight was left behind"
     logits = everything(model)
     assert F.cosine_similarity(logits, expected).min() > 0.995
     assert float((logits - expected).norm() / expected.norm()) < 0.06
+
+
+def test_adapters_are_kept_beside_one_set_of_weights(tmp_path):
+    plain = tiny.llama(tmp_path, seed=8).ours
+    with_adapters = adapted(plain, seed=9)
+    sizes = []
+    for model in (with_adapters, plain):
+        quant.quantize(model)
+        sizes.append(sum(p.numel() for p in model.layers.parameters() if p.dtype is torch.int8))
+    inputs = 0
+    for layer in plain.layers:
+        inputs += 3 * layer.self_attn.qkv_proj.weight.shape[1]
+        inputs += 2 * layer.mlp.gate_up_proj.weight.shape[1]
+        inputs += layer.self_attn.o_proj.weight.shape[1] + layer.mlp.down_proj.weight.shape[1]
+    assert sizes[0] - sizes[1] == 4 * inputs, "more than one half of the adapters"
 
 
 def test_a_channel_far_larger_than_the_others_does_not_hide_them(tmp_path):
