@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathspec import GitIgnoreSpec
 
 _SECRETS = (  # as in a .gitignore, in small letters
-    ".env*",
     "*.env",
+    ".env*",
     ".ssh/",
     ".aws/",
     ".gnupg/",

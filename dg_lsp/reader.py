@@ -36,12 +36,14 @@ class Reader:
         allowed: Callable[[Path, str], bool] = lambda folder, path: True,
         quiet_s: float = QUIET_S,
         limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._put = put
         self._allowed = allowed
         self._quiet_s = quiet_s
         self._limits = limits
-        self._typed = time.monotonic() - quiet_s
+        self._clock = clock
+        self._typed = clock() - quiet_s
         self._closed = threading.Event()
         self._waiting: queue.Queue[tuple[Path, str, bool] | None] = queue.Queue(_MOST_WAITING)
         # A daemon, because a file on a network that is down cannot be given up.
@@ -58,7 +60,7 @@ class Reader:
 
     def typed(self) -> None:
         """Somebody types: reading waits for a pause."""
-        self._typed = time.monotonic()
+        self._typed = self._clock()
 
     def close(self) -> None:
         """Ends the thread behind the file that it is at; returns at once."""
@@ -99,7 +101,7 @@ class Reader:
 
     def _pause(self) -> None:
         """Waits until nobody types; raises _Closed when there is no more to do."""
-        while (left := self._typed + self._quiet_s - time.monotonic()) > 0:
+        while (left := self._typed + self._quiet_s - self._clock()) > 0:
             if self._closed.wait(left):
                 break
         if self._closed.is_set():

@@ -27,14 +27,24 @@ def test_what_looks_like_a_secret_is_excluded(path):
 
 @pytest.mark.parametrize(
     "path",
-    ["a.py", "src/environment.py", "keys.py", "ssh/client.go", "docs/pem.md", "tests/test_env.py", ""],
+    [
+        "a.py",
+        "src/environment.py",
+        "keys.py",
+        "ssh/client.go",
+        "docs/pem.md",
+        "tests/test_env.py",
+        "",
+    ],
 )
 def test_code_is_not_excluded(path):
     assert Exclusions().reason(path) == ""
 
 
 def test_the_folder_around_the_workspace_counts_too():
-    assert Exclusions().reason("config", "/home/me/.ssh").startswith("config may hold secrets (.ssh/)")
+    assert (
+        Exclusions().reason("config", "/home/me/.ssh").startswith("config may hold secrets (.ssh/)")
+    )
     assert Exclusions().reason("config", "/home/me/ssh") == ""
 
 
