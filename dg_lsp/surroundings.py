@@ -157,7 +157,10 @@ class Surroundings:
         await asyncio.sleep(self._idle_s)
         self._do(self._retrieval.settle)
         self._do(self._retrieval.update, snapshot.path, snapshot.language, snapshot.text)
-        await self._find(snapshot, budget, warm)
+        try:
+            await self._find(snapshot, budget, warm)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it, and the next request tells
+            _log(error)
 
     async def _find(self, snapshot: Snapshot, budget: Budget, warm: Warm | None = None) -> None:
         """Looks, and gives out what is found if it may still be used then."""
@@ -220,8 +223,7 @@ class Surroundings:
             try:
                 return work(*args)
             except Exception as error:  # noqa: BLE001 - without it there is only less context
-                frames = "".join(traceback.format_tb(error.__traceback__))
-                logger.error("%s\n%s", type(error).__name__, frames)  # the message may quote text
+                _log(error)
                 return None
 
         try:
@@ -235,3 +237,8 @@ class Surroundings:
 def _line(snapshot: Snapshot) -> int:
     """The number of the cursor's line, counted from 0; of a CR alone nothing is counted."""
     return snapshot.text.count("\n", 0, snapshot.offset)
+
+
+def _log(error: Exception) -> None:
+    """The error without its message, which may quote source text."""
+    logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))

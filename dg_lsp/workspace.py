@@ -20,11 +20,14 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from dg_lsp.definitions import Definition, definitions
-from dg_lsp.grammars import language_of
+from dg_lsp.grammars import BY_EXTENSION, language_of
 
 logger = logging.getLogger(__name__)
 
 _NO_DEFINITIONS = {"", "html", "css", "json", "jsonc", "yaml", "toml", "markdown"}
+EXTENSIONS = tuple(
+    ending for ending, language in BY_EXTENSION.items() if language not in _NO_DEFINITIONS
+)
 _NEVER = {"node_modules", "__pycache__", "site-packages", "venv"}
 
 
