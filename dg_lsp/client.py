@@ -39,11 +39,15 @@ _STOP_TIMEOUT_S = 20
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What the engine is doing, in words for the user; `progress` is 0 to 1."""
+    """What the engine is doing, in words for the user; `progress` is 0 to 1.
+
+    `prompt_tokens` is how many the engine takes; 0 where it has not said yet.
+    """
 
     state: Literal["starting", "loading", "ready", "stopped"]
     message: str
     progress: float
+    prompt_tokens: int = 0
 
 
 class EngineClient:
@@ -192,7 +196,8 @@ class EngineClient:
             )
             self._report(state, message, float(health.get("progress", 0.0)))
             return False
-        self._report("ready", self._other_model(str(health.get("model", ""))), 1.0)
+        tokens = int((health.get("engine") or {}).get("prompt_tokens", 0))
+        self._report("ready", self._other_model(str(health.get("model", ""))), 1.0, tokens)
         return True
 
     def _is_ours(self, model: str) -> bool:
@@ -247,8 +252,8 @@ class EngineClient:
             await asyncio.wait({lease})
         await http.aclose()
 
-    def _report(self, state: Any, message: str, progress: float) -> None:
-        status = EngineStatus(state, message, progress)
+    def _report(self, state: Any, message: str, progress: float, prompt_tokens: int = 0) -> None:
+        status = EngineStatus(state, message, progress, prompt_tokens)
         if status != self._last_status and self._on_status is not None:
             self._on_status(status)
         self._last_status = status

@@ -42,6 +42,13 @@ FILE_ALONE = Budget()
 CPU = Budget(before=3000, context=900)  # 1.5 ms a token, and the engine takes 1,024 at most
 GPU = Budget(before=20_000, context=8000, suffix=4000)
 
+_MUCH = 4096  # tokens
+
+
+def budget_for(prompt_tokens: int) -> Budget:
+    """The budget for an engine that takes so many tokens; 0 where it has not said yet."""
+    return GPU if prompt_tokens >= _MUCH else CPU
+
 
 def build(
     snapshot: Snapshot,

@@ -56,7 +56,7 @@ _OTHER_NAMES = {
     "typescript.tsx": "typescriptreact",
     "c++": "cpp",
 }
-_BY_EXTENSION = {
+BY_EXTENSION = {
     "py": "python",
     "pyi": "python",
     "js": "javascript",
@@ -97,7 +97,7 @@ _BY_EXTENSION = {
 
 def language_of(path: str) -> str:
     """The language of a file, as editors call it, by its name's ending; empty if not known."""
-    return _BY_EXTENSION.get(PurePosixPath(path).suffix[1:].lower(), "")
+    return BY_EXTENSION.get(PurePosixPath(path).suffix[1:].lower(), "")
 
 
 def parse(

@@ -1,8 +1,7 @@
 """WHICH text from elsewhere helps to fill a hole: definitions, recent edits, places left.
 
 Told where the cursor is and what was opened, saved and closed, in plain data; asked for chunks.
-What it gave for a document it gives again until the cursor is somewhere else or one has stopped
-typing, so that the engine's prefix cache stays valid. Knows nothing of tokens or templates.
+Knows nothing of tokens or templates, or of when it is good to look.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dg_lsp.chunks import LINES, Chunk, Ring, around, similarity, tokens
+from dg_lsp.context import Budget
 from dg_lsp.definitions import definitions, imports
 from dg_lsp.document import LINE_END, Snapshot
 from dg_lsp.syntax import window
@@ -25,6 +25,7 @@ BUDGET_S = 0.05
 
 _EDITS = 8
 _EDIT_LINES = 10  # around an edit
+_PASTED_LINES = 4  # so many at once are not typed
 _TOO_LIKE = 0.5  # the cursor's window
 _COMMON = 4  # more definitions of a name than this say nothing
 _NAME = re.compile(r"[^\W\d]\w+")
@@ -38,15 +39,6 @@ _MAX_LIVE_CHARS = 64_000  # of an open document that is parsed for its definitio
 class _Place:
     snapshot: Snapshot
     line: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Pin:
-    """What was given for a document, and where the cursor was."""
-
-    line: int
-    chars: int
-    chunks: tuple[ContextChunk, ...]
 
 
 class Retrieval:
@@ -64,7 +56,6 @@ class Retrieval:
         self._ring = Ring()
         self._edits: list[Chunk] = []
         self._last: _Place | None = None
-        self._pins: dict[str, _Pin] = {}
 
     def visit(self, snapshot: Snapshot) -> None:
         """Notes where the cursor is; it was edited there if the version is a new one."""
@@ -74,7 +65,8 @@ class Retrieval:
             return
         elsewhere = last.snapshot.uri != snapshot.uri
         if elsewhere or abs(last.line - line) > JUMP_LINES:
-            self._keep(last.snapshot, last.line)
+            self._keep(last)
+            self._keep(self._last)
         elif last.snapshot.version != snapshot.version:
             self._edited(snapshot, line)
 
@@ -83,16 +75,21 @@ class Retrieval:
         if path and len(text) <= _MAX_LIVE_CHARS and self._allowed(path):
             self.index.put(path, definitions(LINE_END.sub("\n", text), language))
 
+    def pasted(self, path: str, text: str) -> None:
+        """Keeps what was inserted at once, if it is of several lines."""
+        lines = LINE_END.split(text[: 2 * _CHUNK_CHARS])
+        if len(lines) >= _PASTED_LINES:
+            self._ring.add(Chunk(path, "\n".join(lines[:LINES])))
+
     def saved(self, uri: str) -> None:
         """Keeps the place one was at when saving."""
         if self._last is not None and self._last.snapshot.uri == uri:
-            self._keep(self._last.snapshot, self._last.line)
+            self._keep(self._last)
 
     def closed(self, uri: str) -> None:
-        """Forgets what was given for a document; what it defines stays in the index."""
-        self._pins.pop(uri, None)
+        """Keeps the place one was at; what the document defines stays in the index."""
+        self.saved(uri)
         if self._last is not None and self._last.snapshot.uri == uri:
-            self._keep(self._last.snapshot, self._last.line)
             self._last = None
 
     def forget(self, path: str) -> None:
@@ -100,46 +97,40 @@ class Retrieval:
         self.index.remove(path)
         self._ring.forget(path)
         self._edits = [edit for edit in self._edits if edit.path != path]
-        self._pins.clear()
 
-    def settle(self, snapshot: Snapshot, chars: int) -> bool:
-        """Looks anew, when typing has paused; True if the next request will have other chunks."""
+    def settle(self) -> None:
+        """Takes in the places left lately: when typing has paused."""
         self._ring.settle()
-        old = self._pins.pop(snapshot.uri, None)
-        return old is None or self.chunks(snapshot, chars) != old.chunks
 
-    def chunks(self, snapshot: Snapshot, chars: int) -> tuple[ContextChunk, ...]:
-        """At most `chars` characters that may help at the snapshot's cursor, the best last."""
-        line = _line(snapshot)
-        pin = self._pins.get(snapshot.uri)
-        if pin is None or pin.chars != chars or abs(pin.line - line) > JUMP_LINES:
-            pin = _Pin(line, chars, self._look(snapshot, chars))
-            self._pins[snapshot.uri] = pin
-        return pin.chunks
+    def look(self, snapshot: Snapshot, budget: Budget) -> tuple[ContextChunk, ...]:
+        """What may help at the snapshot's cursor, within `budget.retrieved`, the best last.
 
-    def _look(self, snapshot: Snapshot, chars: int) -> tuple[ContextChunk, ...]:
-        """Definitions first, then what one edited, then where one was; in the order of stability."""
+        Definitions are looked for first, then what one edited, then where one was; they stand in
+        the order of stability. What is not found within BUDGET_S is left out.
+        """
         end = self._clock() + BUDGET_S
+        chars = budget.retrieved
         parts: list[list[ContextChunk]] = []
+        said = _lines(_within(snapshot, budget))
         for part in (self._definitions, self._recent_edits, self._places):
             if self._clock() > end:
                 break
-            found = part(snapshot, chars)
+            found = part(snapshot, said, chars)
             chars -= sum(len(chunk.text) + 2 for chunk in found)
             parts.append(found)
         return tuple(chunk for part in reversed(parts) for chunk in part)
 
-    def _definitions(self, snapshot: Snapshot, chars: int) -> list[ContextChunk]:
+    def _definitions(
+        self, snapshot: Snapshot, said: frozenset[str], chars: int
+    ) -> list[ContextChunk]:
         """Of the names used near the cursor, one chunk for each file, in its order."""
         ranked = sorted(self._candidates(snapshot), key=lambda scored: -scored[0])
-        near = window(snapshot)
-        seen = {line.strip() for line in (near.before + near.after).split("\n")}
         chosen: dict[str, list[Found]] = {}
         for _, found in ranked:
             text = found.definition.text
-            lines = {line.strip() for line in text.split("\n")}
-            if len(text) + 2 <= chars and not lines <= seen:
-                seen |= lines
+            lines = _lines(text)
+            if len(text) + 2 <= chars and not lines <= said:
+                said |= lines
                 chars -= len(text) + 2
                 chosen.setdefault(found.path, []).append(found)
         return [
@@ -166,29 +157,32 @@ class Retrieval:
                 score += 0.5 * (PurePosixPath(found.path).parent == folder)
                 yield score * (0.7 if found.definition.member else 1) / len(every) ** 0.5, found
 
-    def _recent_edits(self, snapshot: Snapshot, chars: int) -> list[ContextChunk]:
-        return self._fitting(self._edits, snapshot, chars)
+    def _recent_edits(
+        self, snapshot: Snapshot, said: frozenset[str], chars: int
+    ) -> list[ContextChunk]:
+        return self._fitting(self._edits, said, chars)
 
-    def _places(self, snapshot: Snapshot, chars: int) -> list[ContextChunk]:
+    def _places(self, snapshot: Snapshot, said: frozenset[str], chars: int) -> list[ContextChunk]:
         here = tokens(window(snapshot).before[-4000:])
         unlike = [
             chunk for chunk in self._ring.chunks if similarity(chunk.tokens, here) <= _TOO_LIKE
         ]
-        return self._fitting(unlike, snapshot, chars)
+        return self._fitting(unlike, said, chars)
 
-    def _fitting(self, chunks: list[Chunk], snapshot: Snapshot, chars: int) -> list[ContextChunk]:
-        """The newest that fit, in their order, without what stands near the cursor anyway."""
-        near = window(snapshot)
+    def _fitting(self, chunks: list[Chunk], said: frozenset[str], chars: int) -> list[ContextChunk]:
+        """The newest that fit, in their order, without those of which most is `said` anyway."""
         kept: list[ContextChunk] = []
         for chunk in reversed(chunks):
-            there = chunk.text in near.before or chunk.text in near.after
-            if len(chunk.text) + 2 <= chars and not there and self._allowed(chunk.path):
+            lines = _lines(chunk.text)
+            new = len(lines - said) > len(lines) / 2
+            if len(chunk.text) + 2 <= chars and new and self._allowed(chunk.path):
+                said |= lines
                 chars -= len(chunk.text) + 2
                 kept.append(ContextChunk(chunk.path, chunk.text))
         return kept[::-1]
 
-    def _keep(self, snapshot: Snapshot, line: int) -> None:
-        self._ring.add(_chunk(snapshot, line, LINES))
+    def _keep(self, place: _Place) -> None:
+        self._ring.add(_chunk(place.snapshot, place.line, LINES))
 
     def _edited(self, snapshot: Snapshot, line: int) -> None:
         chunk = _chunk(snapshot, line, _EDIT_LINES)
@@ -212,6 +206,17 @@ def _chunk(snapshot: Snapshot, line: int, most: int) -> Chunk:
 def _line(snapshot: Snapshot) -> int:
     """The number of the cursor's line, counted from 0; of a CR alone nothing is counted."""
     return snapshot.text.count("\n", 0, snapshot.offset)
+
+
+def _within(snapshot: Snapshot, budget: Budget) -> str:
+    """The part of the document that is in the prompt anyway, or a little more."""
+    start = max(0, snapshot.offset - budget.before)
+    return LINE_END.sub("\n", snapshot.text[start : snapshot.offset + budget.suffix])
+
+
+def _lines(text: str) -> frozenset[str]:
+    """The lines of `text` that say something."""
+    return frozenset(filter(None, map(str.strip, text.split("\n"))))
 
 
 def _names(snapshot: Snapshot) -> dict[str, int]:

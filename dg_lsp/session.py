@@ -12,7 +12,9 @@ import dataclasses
 import logging
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from dg_lsp import context, settings
@@ -20,10 +22,12 @@ from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.completer import Completer
 from dg_lsp.completion import Completion, site
 from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot
+from dg_lsp.exclusions import Exclusions
 from dg_lsp.feedback import Feedback, Record
 from dg_lsp.notebook import Notebook, widened
 from dg_lsp.scheduler import Superseded
 from dg_lsp.settings import EngineSettings, Settings
+from dg_lsp.surroundings import Chunks, Surroundings
 from dg_lsp.switches import Scope, Status, Switches
 from dg_lsp.triggers import Ask, exclusion, refusal
 from engine.request import InfillRequest, InfillResult
@@ -75,6 +79,9 @@ class Session:
         self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
         self._documents: dict[str, Document] = {}
         self._completer = Completer(self._infill)
+        self._around = Surroundings()
+        self._folders: dict[str, Path] = {}
+        self._budget = context.CPU
         self._client: Engine | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,12 +90,20 @@ class Session:
         """Takes the settings given at the start, over which later ones are laid."""
         self.settings = self._initial = self._parse(options, Settings())
         self._completer.configure(self.settings)
+        self._exclude()
+
+    def set_folders(self, folders: Mapping[str, Path]) -> None:
+        """Takes the workspace's folders, by their URI."""
+        self._folders = dict(folders)
+        self._exclude()
 
     def configure(self, options: object) -> None:
         """Takes changed settings; goes to another engine if they name one."""
-        engine = self.settings.engine
+        engine, excluded = self.settings.engine, self.settings.excluded_files
         self.settings = self._parse(options, self._initial)
         self._completer.configure(self.settings)
+        if self.settings.excluded_files != excluded:
+            self._exclude()
         if self.settings.engine != engine and (client := self._let_go()):
             self._spawn(client.aclose())
         self._start_engine()
@@ -118,6 +133,7 @@ class Session:
         self._documents[uri] = Document(
             text, uri=uri, language=language, version=version, encoding=self.encoding
         )
+        self._around.opened(self._documents[uri])
         self._start_engine()
 
     def change(self, uri: str, version: int, edits: Iterable[Edit]) -> None:
@@ -127,12 +143,23 @@ class Session:
             document.apply(edits, version)
             self.feedback.changed(document, edits)
             self._completer.typed(uri)
+            self._around.changed(uri, edits)
+
+    def save(self, uri: str) -> None:
+        """Takes note of what a document defines now."""
+        if document := self._documents.get(uri):
+            self._around.saved(document)
+
+    def files_changed(self, uris: Iterable[str]) -> None:
+        """Takes note of files that were changed, made or deleted on disk."""
+        self._around.files_changed(uris)
 
     def close(self, uri: str) -> None:
         """Forgets a document and ends its request."""
         self._documents.pop(uri, None)
         self.feedback.closed(uri)
         self._completer.forget(uri)
+        self._around.closed(uri)
 
     def notebook_of(self, uri: str) -> Notebook | None:
         """The notebook in which a document is a cell."""
@@ -174,6 +201,7 @@ class Session:
         if notebook := self.notebook_of(ask.uri):
             place = widened(where.place, notebook, self._documents)
             where = dataclasses.replace(where, place=place)
+        self._around.visited(where.place)
         version = document.version
         typing = ask.selected is not None or document.was_typed_to(ask.position)
         refused = refusal(where.place, typing) if ask.automatic else ""
@@ -189,6 +217,7 @@ class Session:
         if document is not self._documents.get(ask.uri) or document.version != version:
             return None
         self._tell_recovery()
+        self._around.when_idle(where.place, self._budget, partial(self._warm, where.place))
         found = [where.completion(offer, self.encoding) for offer in answer.offers]
         waited_ms = 1000 * (time.perf_counter() - begun)
         texts = [completion.text for completion in found]
@@ -197,6 +226,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Answers what is pending, ends what runs and lets go of the engine."""
+        self._around.close()
         await self._completer.aclose()
         for task in self._tasks:
             task.cancel()
@@ -209,17 +239,34 @@ class Session:
 
     def _silence(self, ask: Ask, document: Document) -> Status | None:
         """Why nothing is shown in this document whatever stands at the cursor; None if not so."""
+        if secret := self._around.excluded(ask.uri):
+            return Status("excluded", secret)
         off = self.switches.silence(self.settings, document.language, ask.folder, ask.automatic)
         if off is None and (reason := exclusion(ask, document.size)):
             return Status("excluded", reason)
         return off
 
     def _wants(self, document: Document) -> bool:
-        return self.switches.silence(self.settings, document.language, "") is None
+        silence = self.switches.silence(self.settings, document.language, "")
+        return silence is None and not self._around.excluded(document.uri)
 
     async def _infill(self, place: Snapshot) -> InfillResult:
         """Asks the engine for what is missing at a place."""
-        return await self._engine().infill(context.build(place, self.settings))
+        chunks = await self._around.chunks(place, self._budget)
+        request = context.build(place, self.settings, chunks, self._budget)
+        return await self._engine().infill(request)
+
+    async def _warm(self, place: Snapshot, chunks: Chunks) -> None:
+        """Has the engine encode what it will be asked with, while it has nothing else to do."""
+        request = context.build(place, self.settings, chunks, self._budget)
+        with contextlib.suppress(EngineUnavailable):  # the next request says so
+            await self._engine().infill(dataclasses.replace(request, prepare=True))
+
+    def _exclude(self) -> None:
+        exclusions = Exclusions(self.settings.excluded_files)
+        for message in exclusions.messages:
+            self._on_warning(message)
+        self._around.configure(self._folders, exclusions)
 
     def _engine(self) -> Engine:
         """The client of the engine that the settings name; made when it is first needed."""
@@ -261,6 +308,8 @@ class Session:
         asyncio.get_running_loop().call_later(seconds, call)
 
     def _hear(self, engine: EngineStatus) -> None:
+        if engine.prompt_tokens:
+            self._budget = context.budget_for(engine.prompt_tokens)
         self._engine_status = Status(engine.state, engine.message, engine.progress)
         self._tell(self._engine_status)
 

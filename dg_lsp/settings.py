@@ -61,6 +61,12 @@ class Settings:
     disabled_languages: tuple[str, ...] = _setting(
         (), "language ids in which nothing is offered unasked"
     )
+    excluded_files: tuple[str, ...] = _setting(
+        (),
+        "more files that no model is shown, beside those that look like secrets: patterns as in a "
+        ".gitignore",
+        user_only=True,
+    )
     completion_menu: bool = _setting(
         True, "whether to answer in the completion menu where an editor has no inline completion"
     )

@@ -20,11 +20,14 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from dg_lsp.definitions import Definition, definitions
-from dg_lsp.grammars import language_of
+from dg_lsp.grammars import BY_EXTENSION, language_of
 
 logger = logging.getLogger(__name__)
 
 _NO_DEFINITIONS = {"", "html", "css", "json", "jsonc", "yaml", "toml", "markdown"}
+EXTENSIONS = tuple(
+    ending for ending, language in BY_EXTENSION.items() if language not in _NO_DEFINITIONS
+)
 _NEVER = {"node_modules", "__pycache__", "site-packages", "venv"}
 
 
@@ -125,17 +128,19 @@ def crawl(
     near: Iterable[str] = (),
     allowed: Callable[[str], bool] = lambda path: True,
     limits: Limits | None = None,
-    clock: Callable[[], float] = time.process_time,
+    clock: Callable[[], float] = time.thread_time,
+    pause: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, tuple[Definition, ...]]]:
     """Reads the workspace's files, those in the folders of the files `near` first.
 
-    Takes one file a step, so that the caller may pause and stop where it likes. `allowed` says
-    which paths may be read at all.
+    Takes one file a step, so that the caller may stop where it likes. `allowed` says which paths
+    may be read at all; `pause` is called before each file and folder, and may wait.
     """
     limits = limits or Limits()
     files = read_bytes = 0
     spent = -clock()
-    for path, size in _walk(root, near, allowed, limits):
+    for path, size in _walk(root, near, allowed, limits, pause):
+        pause()
         if files >= limits.files or read_bytes + size > limits.bytes:
             break
         if spent + clock() > limits.seconds:
@@ -155,7 +160,11 @@ def is_ignored(root: Path, path: str) -> bool:
 
 
 def _walk(
-    root: Path, near: Iterable[str], allowed: Callable[[str], bool], limits: Limits
+    root: Path,
+    near: Iterable[str],
+    allowed: Callable[[str], bool],
+    limits: Limits,
+    pause: Callable[[], None],
 ) -> Iterator[tuple[str, int]]:
     ignored = _Ignored(root)
     folders = deque([*_folders_up(near), ""])
@@ -166,6 +175,7 @@ def _walk(
         if folder in seen or ignored.folder(folder):
             continue
         seen.add(folder)
+        pause()
         for entry in _entries(root / folder):
             entries += 1
             if entries > limits.entries:

@@ -14,7 +14,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 MAX_HOLE_TOKENS = 1024
 MAX_TEXT_CHARS = 4_000_000
-PROTOCOL = 1  # of the HTTP interface; a client and an engine of different ones do not talk
+PROTOCOL = 2  # of the HTTP interface; a client and an engine of different ones do not talk
 
 
 class StopReason(StrEnum):
@@ -105,6 +105,8 @@ class InfillRequest(_Message):
     `max_tokens` bounds the hole; `hole_tokens` fixes its length where it is known (tokens).
     `deadline_ms` counts from the moment the engine receives the request: what is there by
     then is the answer. `context` comes before the file in the prompt, in the order given.
+    `prepare` asks for nothing but that the prompt be encoded, so that a later request with its
+    beginning is quick; it gives way to any other request.
     """
 
     prefix: str
@@ -118,6 +120,7 @@ class InfillRequest(_Message):
     deadline_ms: float | None = None
     mode: Mode = Mode.AUTO
     seed: int = 0
+    prepare: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "hole_tokens"):

@@ -158,6 +158,8 @@ class Engine:
         control = Control(cancelled=cancelled, deadline=deadline)
         mode = self._mode(request)
         fill = {Mode.DIFFUSION: self._diffuse, Mode.FIM: self._write}.get(mode, self._continue)
+        if request.prepare:
+            fill = self._prepare
         answer = fill(request, control, on_draft, clock)
         if answer.prompt_tokens - answer.cached_tokens > _LONG:
             memory.give_back()
@@ -196,6 +198,7 @@ class Engine:
             "weight_bytes": sum(weight.nbytes for weight in weights.values()),
             "cache_bytes": self._prefixes.nbytes,
             "cached_prefixes": len(self._prefixes),
+            "prompt_tokens": self._prompt_limit,
             "canvas_length": model.config.canvas_length or None,
         }
 
@@ -219,6 +222,24 @@ class Engine:
         usual = fit.PROMPT_TOKENS if self._device.type == "cuda" else 1024
         limit = self._config.max_prompt_tokens or usual
         return min(limit, self._model.config.max_positions - 256)
+
+    def _prepare(
+        self,
+        request: InfillRequest,
+        control: Control,
+        on_draft: Callable[[Draft], None] | None,
+        clock: _Clock,
+    ) -> _Answer:
+        """Encodes the prompt and writes nothing."""
+        if self._mode(request) is Mode.CAUSAL:
+            built = prompt.raw(request, self._tokenizer, self._model.config, self._prompt_limit)
+        else:
+            built = self._diffusion_prompt(request)
+        clock.mark("tokenize")
+        _, cached = self._prefix(built, control)
+        clock.mark("encode")
+        nothing = Filled(ids=(), stop=StopReason.COMPLETE, forwards=0, log_probability=0.0)
+        return _Answer("", nothing.stop, nothing, len(built.ids), cached)
 
     def _diffuse(
         self,

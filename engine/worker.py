@@ -97,13 +97,16 @@ class Worker:
         return self.state.status in ("starting", "loading") or self._running is not None
 
     def submit(self, job: Job) -> None:
-        """Queues the job; raises QueueFull when too many wait."""
+        """Queues the job, before which one that only prepares ends; raises QueueFull."""
         with self._changed:
             if self._closed:
                 raise Cancelled("the engine is shutting down")
             if len(self._waiting) >= MAX_WAITING:
                 raise QueueFull(f"{MAX_WAITING} requests wait already; ask again later")
             self.last_used = time.monotonic()
+            for earlier in (self._running, *self._waiting):
+                if earlier is not None and earlier.request.prepare:
+                    earlier.cancelled.set()
             self._waiting.append(job)
             self._changed.notify()
 
@@ -176,6 +179,8 @@ def _answer(engine: Engine, job: Job) -> Event:
     try:
         result = engine.infill(request, cancelled=job.cancelled.is_set, on_draft=on_draft)
     except Exception as error:  # noqa: BLE001 - one bad request must not end the engine
+        if request.prepare and isinstance(error, Cancelled):
+            return EngineError("preparing gave way to a request")  # the engine goes on
         return _as_engine_error(error)
     total_ms = 1000 * (time.monotonic() - job.received)
     timings = {**result.timings_ms, "queue": queued_ms, "total": total_ms}

@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.io_ import run_async
 
 from dg_lsp.client import EngineClient, EngineStatus
-from dg_lsp.lsp import commands, completion, configuration, feedback, notebooks, text
+from dg_lsp.lsp import commands, completion, configuration, feedback, files, notebooks, text
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.session import MakeClient
 from dg_lsp.settings import EngineSettings, Settings
@@ -32,7 +32,7 @@ def build(make_client: MakeClient) -> Connection:
     ls.feature(types.INITIALIZE)(_initialize)
     ls.feature(types.INITIALIZED)(_initialized)
     ls.feature(types.SHUTDOWN)(_shutdown)
-    for part in (text, notebooks, feedback, commands, configuration):
+    for part in (text, files, notebooks, feedback, commands, configuration):
         part.register(ls)
     return ls
 
@@ -80,6 +80,7 @@ async def _serve(ls: Connection) -> int:
 def _initialize(ls: Connection, params: types.InitializeParams) -> None:
     encoding = types.PositionEncodingKind(ls.workspace.position_encoding)
     ls.session.encoding = encoding.value
+    files.take_folders(ls)
     ls.session.initialize(configuration.section(params.initialization_options))
     configuration.set_log_level(ls.session.settings)
     completion.offer(ls)
@@ -89,6 +90,7 @@ def _initialize(ls: Connection, params: types.InitializeParams) -> None:
 async def _initialized(ls: Connection, params: types.InitializedParams) -> None:
     await completion.announce(ls)
     await configuration.start(ls)
+    await files.watch(ls)
 
 
 async def _shutdown(ls: Connection, params: None) -> None:

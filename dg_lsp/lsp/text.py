@@ -18,6 +18,7 @@ def register(ls: Connection) -> None:
     for method, handler in handlers:
         del ls.protocol.fm.builtin_features[method]
         ls.feature(method)(handler)
+    ls.feature(types.TEXT_DOCUMENT_DID_SAVE, types.SaveOptions())(_did_save)
 
 
 def _did_open(ls: Connection, params: types.DidOpenTextDocumentParams) -> None:
@@ -32,6 +33,10 @@ def _did_change(ls: Connection, params: types.DidChangeTextDocumentParams) -> No
 
 def _did_close(ls: Connection, params: types.DidCloseTextDocumentParams) -> None:
     ls.session.close(params.text_document.uri)
+
+
+def _did_save(ls: Connection, params: types.DidSaveTextDocumentParams) -> None:
+    ls.session.save(params.text_document.uri)
 
 
 def position(place: types.Position) -> Position:

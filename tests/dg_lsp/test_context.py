@@ -157,3 +157,8 @@ def test_typing_with_context_moves_what_is_before_the_cursor_in_steps_only():
         seen.append((request.context, len(text) + typed - len(request.prefix)))
     assert [chunk.text for chunk in seen[0][0]] == ["y = 2", "import os"]
     assert sum(now != before for before, now in pairwise(seen)) <= 1
+
+
+def test_the_budget_follows_from_what_the_engine_takes():
+    assert context.budget_for(0) == context.budget_for(1024) == CPU
+    assert context.budget_for(8192) == GPU

@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from dg_lsp import context
+from dg_lsp.context import Budget
 from dg_lsp.document import Snapshot
 from dg_lsp.retrieval import JUMP_LINES, Retrieval
 
@@ -47,12 +48,19 @@ def retrieval(**files):
     return found
 
 
+def room(chars):
+    """A budget with `chars` for what is retrieved."""
+    budget = Budget(before=3000, context=3 * chars // 2)
+    assert budget.retrieved == chars
+    return budget
+
+
 def texts(found, snapshot, chars=2000):
-    return [chunk.text for chunk in found.chunks(snapshot, chars)]
+    return [chunk.text for chunk in found.look(snapshot, room(chars))]
 
 
 def test_an_imported_function_comes_with_its_head_and_docstring():
-    (chunk,) = retrieval(shapes=SHAPES).chunks(at(USER), 2000)
+    (chunk,) = retrieval(shapes=SHAPES).look(at(USER), room(2000))
     assert chunk.path == "shapes.py"
     assert chunk.text == (
         "def paint(shape: Shape, colour: str, *, layers: int = 1) -> None:\n"
@@ -83,15 +91,15 @@ def test_an_imported_name_wins_over_a_used_one_and_a_near_one_over_a_far_one():
         + "y = 1\n" * 50
         + "target_two(║)\n"
     )
-    room = len("def target_one(value):") + 4
-    assert texts(found, at(drawn), room) == ["def target_one(value):"]
-    assert texts(found, at(drawn), 2 * room) == ["def target_one(value):", "def target_two(value):"]
+    fits = len("def target_one(value):") + 4
+    assert texts(found, at(drawn), fits) == ["def target_one(value):"]
+    assert texts(found, at(drawn), 2 * fits) == ["def target_one(value):", "def target_two(value):"]
 
 
 @pytest.mark.parametrize("module", ["shapes", "walls"])
 def test_the_file_that_is_imported_wins_among_those_that_define_a_name(module):
     found = retrieval(shapes="def paint(shape):\n    pass\n", walls="def paint(walls):\n    pass\n")
-    (chunk,) = found.chunks(at(USER.replace("shapes", module)), 24)
+    (chunk,) = found.look(at(USER.replace("shapes", module)), room(24))
     assert chunk.path == f"{module}.py"
 
 
@@ -107,33 +115,11 @@ def test_the_chunks_keep_within_their_room(chars):
     )
     for line in range(0, 400, 100):
         found.visit(at(numbered(400, line), version=line))
-    found.settle(at(USER), chars)
+    found.settle()
     drawn = (
         "from shapes import *\n" + "".join(f"name_{i}(Square, paint)\n" for i in range(40)) + "║"
     )
     assert sum(len(text) + 2 for text in texts(found, at(drawn), chars)) <= chars
-
-
-def test_the_same_chunks_are_given_while_one_types():
-    found = retrieval(shapes=SHAPES)
-    first = texts(found, at(USER))
-    for typed in ("S", "Square", "Square()\n    y = Square", "x\n" * (JUMP_LINES - 5)):
-        assert texts(found, at(USER.replace("║", typed + "║"), version=len(typed))) == first
-
-
-def test_a_jump_and_a_pause_look_anew():
-    found = retrieval(shapes=SHAPES)
-    before = texts(found, at(USER))
-    typed = at(USER.replace("║", "Square(║"))
-    assert texts(found, typed) == before
-    assert found.settle(typed, 2000)
-    assert "class Square" in "".join(texts(found, typed))
-    assert not found.settle(typed, 2000)
-
-    found = retrieval(shapes=SHAPES)
-    texts(found, at(USER))
-    far = at(USER.replace("║", "pass\n" + "\n" * JUMP_LINES + "    Square(║"))
-    assert "class Square" in "".join(texts(found, far))
 
 
 def test_a_place_one_has_jumped_away_from_comes_back_after_a_pause():
@@ -142,7 +128,7 @@ def test_a_place_one_has_jumped_away_from_comes_back_after_a_pause():
     here = at(numbered(300, 10))
     found.visit(here)
     assert texts(found, here, 9000) == []
-    assert found.settle(here, 9000)
+    found.settle()
     (text,) = texts(found, here, 9000)
     assert text.count("\n") == 63 and "value_250 = " in text and "value_10 = " not in text
 
@@ -152,7 +138,7 @@ def test_a_small_move_leaves_nothing_behind():
     found.visit(at(numbered(300, 250)))
     here = at(numbered(300, 250 - JUMP_LINES))
     found.visit(here)
-    found.settle(here, 9000)
+    found.settle()
     assert texts(found, here, 9000) == []
 
 
@@ -166,7 +152,7 @@ def test_leaving_saving_and_closing_keep_the_place(leave):
         found.closed("old.py")
     here = at(numbered(100, 50, "new"), uri="new.py")
     found.visit(here)
-    found.settle(here, 9000)
+    found.settle()
     assert "old_50 = " in "".join(texts(found, here, 9000))
 
 
@@ -175,7 +161,7 @@ def test_what_is_much_like_the_cursors_window_is_left_out():
     found.visit(at(numbered(100, 50, "same"), uri="old.py"))
     here = at(numbered(100, 99, "same"), uri="new.py")
     found.visit(here)
-    found.settle(here, 9000)
+    found.settle()
     assert texts(found, here, 9000) == []
 
 
@@ -207,8 +193,8 @@ def test_definitions_come_last_and_places_first():
     found.visit(at(numbered(300, 200, "place"), uri="place.py"))
     here = at(USER)
     found.visit(here)
-    found.settle(here, 20_000)
-    order = [chunk.path for chunk in found.chunks(here, 20_000)]
+    found.settle()
+    order = [chunk.path for chunk in found.look(here, room(20_000))]
     assert order == ["edit.py", "place.py", "edit.py", "shapes.py"]
 
 
@@ -219,7 +205,7 @@ def test_what_is_not_allowed_is_given_nowhere():
         found.visit(at(numbered(100, 50, "token"), uri="secret.py", version=version))
     here = at(USER)
     found.visit(here)
-    found.settle(here, 9000)
+    found.settle()
     assert texts(found, here, 9000) == []
 
 
@@ -229,7 +215,7 @@ def test_a_forgotten_file_is_given_nowhere():
         found.visit(at(numbered(100, 50, "old"), uri="shapes.py", version=version))
     here = at(USER)
     found.visit(here)
-    found.settle(here, 9000)
+    found.settle()
     assert texts(found, here, 9000)
     found.forget("shapes.py")
     assert texts(found, here, 9000) == []
@@ -243,15 +229,7 @@ def test_when_time_is_up_it_goes_without():
         found.visit(at(numbered(100, 50, "old"), uri="old.py", version=version))
     here = at(USER)
     found.visit(here)
-    assert [chunk.path for chunk in found.chunks(here, 9000)] == ["shapes.py"]
-
-
-def test_a_closed_document_is_looked_at_anew_when_it_opens_again():
-    found = retrieval(shapes=SHAPES)
-    texts(found, at("║"))
-    assert texts(found, at(USER)) == []
-    found.closed("user.py")
-    assert texts(found, at(USER)) != []
+    assert [chunk.path for chunk in found.look(here, room(9000))] == ["shapes.py"]
 
 
 def test_a_document_without_a_path_or_too_large_is_not_indexed():
@@ -269,8 +247,46 @@ def test_a_request_with_all_of_it_keeps_the_budget():
     here = at("from shapes import paint\n\n\ndef decorate(house):\n" + body + "    ║\n")
     found.visit(here)
     for budget in (context.CPU, context.GPU):
-        chunks = found.chunks(here, budget.retrieved)
+        chunks = found.look(here, budget)
         request = context.build(here, context.Settings(), chunks, budget)
         size = len(request.prefix) + sum(len(chunk.text) + 2 for chunk in request.context)
         assert size <= budget.before
         assert [chunk.path for chunk in request.context][-2:] == ["shapes.py", "user.py"]
+
+
+def test_several_lines_put_in_at_once_are_kept_and_fewer_are_not():
+    found = Retrieval()
+    found.pasted("old.py", "one = two\nthree = four\nfive = six")
+    found.pasted("old.py", "first = 1\nsecond = 2\nthird = 3\nfourth = 4")
+    found.settle()
+    assert texts(found, at(USER), 9000) == ["first = 1\nsecond = 2\nthird = 3\nfourth = 4"]
+
+
+def test_of_much_that_is_put_in_64_lines_are_kept():
+    found = Retrieval()
+    found.pasted("old.py", numbered(900, 0))
+    found.settle()
+    (text,) = texts(found, at(USER), 9000)
+    assert text.count("\n") == 63
+
+
+def test_the_place_that_one_comes_to_is_kept_too():
+    found = Retrieval()
+    found.visit(at(USER))
+    found.visit(at(numbered(300, 250, "new"), uri="new.py"))
+    here = at(numbered(300, 20, "new"), uri="new.py")
+    found.settle()
+    assert "new_250 = " in "".join(texts(found, here, 9000))
+
+
+def test_what_stands_in_the_prompt_anyway_is_no_chunk():
+    """Places of the file itself, far enough for the ring and near enough for the prefix."""
+    found = Retrieval()
+    found.visit(at(numbered(300, 130)))
+    here = at(numbered(300, 200))
+    found.visit(here)
+    found.settle()
+    near = Budget(before=20_000, context=8000, suffix=4000)
+    assert found.look(here, near) == ()
+    short = Budget(before=2000, context=8000)
+    assert "value_130 = " in "".join(chunk.text for chunk in found.look(here, short))

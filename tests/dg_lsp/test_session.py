@@ -1,6 +1,7 @@
 """The session without LSP: plain data in, plain data out."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -68,8 +69,14 @@ class Desk:
 
 
 async def settle():
-    for _ in range(5):
-        await asyncio.sleep(0)
+    """Lets run what can run; also what waits for a look around in the thread."""
+    for _ in range(3):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if looks := [
+            t for t in asyncio.all_tasks() if t.get_coro().__qualname__.endswith("._look")
+        ]:
+            await asyncio.wait(looks)
 
 
 async def test_a_completion_replaces_the_line_from_its_start():
@@ -392,3 +399,42 @@ async def test_an_engine_that_does_not_stop_is_a_status():
     await settle()
     assert desk.statuses[-1].state == "ready"
     assert desk.engine.log[-1] == "connect"
+
+
+async def test_a_secret_file_is_shown_to_no_engine_and_the_status_says_why():
+    desk = Desk("1")
+    uri = "file:///w/.env"
+    desk.open("KEY=\n", language="shellscript", uri=uri)
+    await settle()
+    assert await desk.complete(0, 4, uri) == []
+    assert (desk.engine.log, desk.engine.requests) == ([], [])
+    assert desk.statuses[-1].state == "excluded" and ".env*" in desk.statuses[-1].message
+
+
+async def test_what_other_documents_define_goes_along_but_not_what_excluded_ones_do():
+    desk = Desk("1")
+    desk.session.initialize({"excludedFiles": ["private.py"]})
+    for name in ("shapes", "private"):
+        desk.open(f"def paint_{name}(a):\n    pass\n", uri=f"file:///w/{name}.py")
+    desk.open("paint_shapes(paint_private(\n")
+    await desk.complete(0, 27)
+    (chunk,) = desk.engine.requests[0].context
+    assert (chunk.path, chunk.text) == ("shapes.py", "def paint_shapes(a):")
+
+
+async def test_each_keystroke_leaves_what_the_engine_has_encoded_as_it_is():
+    typed = "paint_shapes(one, two)"
+    desk = Desk(*["" for _ in typed])
+    desk.open("def paint_shapes(a):\n    pass\n", uri="file:///w/shapes.py")
+    desk.open("".join(f"value_{i} = compute_{i}(first)\n" for i in range(300)) + "paint_shapes\n")
+    for column, char in enumerate(typed):
+        here = Position(300, column)
+        desk.session.change(URI, 2 + column, [Edit(char, here, here)])
+        await desk.complete(300, column + 1)
+    prompts = [
+        "".join(f"{chunk.text}\n\n" for chunk in request.context) + request.prefix
+        for request in desk.engine.requests
+    ]
+    assert len(prompts) > 3 and desk.engine.requests[0].context
+    for earlier, later in itertools.pairwise(prompts):
+        assert later.startswith(earlier)

@@ -95,6 +95,19 @@ def test_typing_on_encodes_only_what_is_new(llama):
     assert back.cached_tokens >= back.prompt_tokens - 2
 
 
+def test_preparing_encodes_the_prompt_and_writes_nothing(llama, gemma):
+    for engine, prefix in ((llama, "import prepared\n\ndef "), (gemma, "import ready\n\ndef ")):
+        request = InfillRequest(prefix=prefix, suffix="\n", max_tokens=4, prepare=True)
+        prepared = engine.infill(request, cancelled=never)
+        assert (prepared.text, prepared.tokens, prepared.forwards) == ("", 0, 0)
+        assert prepared.cached_tokens < prepared.prompt_tokens
+        asked = engine.infill(replace(request, prepare=False), cancelled=never)
+        assert asked.cached_tokens >= prepared.prompt_tokens - 1
+        with pytest.raises(Cancelled):
+            other = replace(request, prefix="another = " + prefix)
+            engine.infill(other, cancelled=lambda: True)
+
+
 def test_answers_do_not_depend_on_what_was_asked_before(llama, gemma):
     for engine in (llama, gemma):
         request = InfillRequest(prefix="value = compute(", suffix=")\n", max_tokens=6)

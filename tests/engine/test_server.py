@@ -334,6 +334,15 @@ class TestQueue:
         assert steps == [*range(10), *range(3)]
         assert answers[0]["timings_ms"]["queue"] > 4 * STEP_S * 1000
 
+    def test_preparing_ends_within_one_step_when_there_is_a_request(self, engine):
+        engine.steps.unlink(missing_ok=True)
+        preparing, answers = post_in_thread(engine, "slow 500", prepare=True)
+        until(engine.steps_done)
+        assert engine.infill("hi").status_code == 200
+        preparing.join(10)
+        assert answers == [{"error": "preparing gave way to a request"}]
+        assert engine.steps_done()[-2:] == ["cancelled", "step 0"]
+
     def test_closing_the_connection_ends_the_running_job_within_one_step(self, engine):
         engine.steps.unlink(missing_ok=True)
         connection = open_request(engine, "slow 500")
