@@ -225,4 +225,5 @@ def test_an_hour_of_typing_takes_no_more_memory_than_its_first_half():
     finally:
         tracemalloc.stop()
     assert len(sizes) > 20
-    assert sizes[-1] - sizes[2] < 100_000, "what was forgotten is replaced, and nothing is added"
+    # What is watched for ten minutes after accepting it has been replaced by the half of these.
+    assert sizes[-1] - sizes[len(sizes) // 2] < 100_000, "what is forgotten is replaced"
