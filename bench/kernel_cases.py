@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels import dense, moe, norms, reference
+from engine.kernels import canvas_attention, dense, moe, norms, reference
 from engine.weights import FP8, Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 
 HIDDEN = 2816
@@ -42,6 +42,7 @@ def cases(device: torch.device, rows: tuple[int, ...] = (64, 256)) -> Iterator[C
         yield from _norms(device, count)
         yield from _mixtures(device, count)
         yield from _linears(device, count)
+        yield from _attentions(device, count)
 
 
 def _norms(device: torch.device, rows: int) -> Iterator[Case]:
@@ -118,6 +119,23 @@ def _linears(device: torch.device, rows: int) -> Iterator[Case]:
                 moved=x.nbytes + weight.nbytes + 2 * rows * outputs,
                 flops=2 * rows * outputs * inputs,
             )
+
+
+def _attentions(device: torch.device, rows: int, prefix: int = 1024) -> Iterator[Case]:
+    """A sliding and a full layer, one canvas."""
+    for kv_heads, dim, window in ((8, 256, 1024), (2, 512, None)):
+        stored = [_some(device, kv_heads, 2 * prefix, dim) for _ in range(2)]
+        own = [_some(device, 1, kv_heads, rows, dim) for _ in range(2)]
+        length = torch.full((1,), prefix, dtype=torch.int32, device=device)
+        q = _some(device, 1, rows, 16, dim)
+        yield Case(
+            f"attention, {dim} dims, prefix {prefix}, {rows} rows",
+            canvas_attention.canvas_attention,
+            reference.canvas_attention,
+            (q, *stored, length, *own, 1.0, window),
+            moved=2 * q.nbytes + sum(t.nbytes for t in own) + sum(t.nbytes for t in stored) // 2,
+            flops=4 * rows * 16 * dim * (prefix + rows),
+        )
 
 
 def _weight(device: torch.device, form: str, *shape: int) -> Tensor | PackedWeight:

@@ -105,6 +105,32 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
     return out.reshape(batch, length, heads, dim)
 
 
+def canvas_attention(
+    q: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    length: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """Attention of canvases q [B, N, H, D] over a shared prefix and each canvas's own keys.
+
+    prefix_k, prefix_v [KV, capacity, D], of which the first `length` (int32 [1]) positions count; k, v
+    [B, KV, N, D]. With a `window` all rows see the last window - 1 positions of the prefix and the
+    whole canvas. Returns [B, N, H, D].
+    """
+    last = int(length)
+    first = 0 if window is None else max(0, last - (window - 1))
+    shape = (len(q), -1, -1, -1)
+    keys, values = (
+        torch.cat((prefix[None, :, first:last].expand(shape), own), 2)
+        for prefix, own in ((prefix_k, k), (prefix_v, v))
+    )
+    return attention(q, keys, values, scale, None)
+
+
 def attention_by_products(
     q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
 ) -> Tensor:
