@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,6 +40,19 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds, of the clock and of all that was skipped."""
         return self._clock() + self._no_wait.skipped
+
+
+class AtOnce(Executor):
+    """Runs at once, and in no time, what would run in a thread: the loop waits for none."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """The call's outcome."""
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it belongs to who asks for the result
+            done.set_exception(error)
+        return done
 
 
 def run(work: Coroutine[Any, Any, T], clock: Callable[[], float] = lambda: 0.0) -> T:

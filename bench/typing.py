@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.clock import run
+from bench.clock import AtOnce, run
 from bench.typist import RECORDINGS, Key, Recording
 from dg_lsp.cache import LOOK_BACK
 from dg_lsp.client import EngineClient, EngineStatus
 from dg_lsp.document import Edit, Position, Snapshot
 from dg_lsp.session import Engine, Session
 from dg_lsp.settings import EngineSettings
+from dg_lsp.surroundings import Surroundings
 from dg_lsp.triggers import Ask
 from engine.request import InfillRequest, InfillResult, Mode, StopReason
 
@@ -141,7 +142,7 @@ class Scripted:
 
     async def infill(self, request: InfillRequest) -> InfillResult:
         """The truth, or something like it."""
-        text = self._answer(request)
+        text = "" if request.prepare else self._answer(request)
         async with self._free:
             await asyncio.sleep(self._begun_s + STEP_S * (len(text) / 4 + 1))
         return InfillResult(
@@ -183,7 +184,10 @@ class Replay:
         self._recording = recording
         self._states = {text: number for number, text in enumerate(recording.texts())}
         self._session = Session(
-            lambda settings, on_status: make(self.figures.work), lambda _: None, lambda _: None
+            lambda settings, on_status: make(self.figures.work),
+            lambda _: None,
+            lambda _: None,
+            around=Surroundings(thread=AtOnce()),
         )
         self._session.encoding = "utf-32"
         self._session.initialize({"askAhead": ahead})

@@ -125,21 +125,31 @@ def _imports(source: str, language: str) -> str:
 def _heads(snapshot: Snapshot, start: int) -> list[str]:
     """The lines before `start` that the cursor is indented below, the outermost first."""
     text, left = snapshot.text, snapshot.line_left
-    near = _unix(text[start : snapshot.offset - len(left)]).split("\n")
-    far = _unix(text[max(0, start - _UP_CHARS) : start]).split("\n")
+    near = _unix(text[start : snapshot.offset - len(left)])
+    _, deeper = _outer(near, indentation.width(left) if left else 1_000)
+    return list(_outer_far(_unix(text[max(0, start - _UP_CHARS) : start]), deeper)[0])
+
+
+def _outer(above: str, deeper: int) -> tuple[tuple[str, ...], int]:
+    """The lines less indented than `deeper`, each than those below it, and the least indentation."""
     found: list[str] = []
-    deeper = indentation.width(left) if left else 1_000
-    for place, line in enumerate([*reversed(near), *reversed(far)]):
+    for line in reversed(above.split("\n")):
+        if not deeper:
+            break
         width = indentation.width(line)
         if line.strip() and width < deeper:
             # What goes with a closer began on a line as far out as the closer is.
             closes = line.lstrip()[0] in ")]}"
             deeper = width + closes
-            if place >= len(near) and not closes:
+            if not closes:
                 found.insert(0, line.rstrip())
-        if not deeper:
-            break
-    return found
+    return tuple(found), deeper
+
+
+@lru_cache(maxsize=4)
+def _outer_far(above: str, deeper: int) -> tuple[tuple[str, ...], int]:
+    """The same, of text that stays as it is while one types."""
+    return _outer(above, deeper)
 
 
 def _unix(text: str) -> str:

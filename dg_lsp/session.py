@@ -65,6 +65,7 @@ class Session:
         on_status: Callable[[Status], None],
         on_warning: Callable[[str], None],
         record: Record = lambda event, **figures: None,
+        around: Surroundings | None = None,
     ) -> None:
         self.encoding: Encoding = "utf-16"
         self.settings = self._initial = Settings()
@@ -79,7 +80,7 @@ class Session:
         self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
         self._documents: dict[str, Document] = {}
         self._completer = Completer(self._infill)
-        self._around = Surroundings()
+        self._around = around or Surroundings()
         self._folders: dict[str, Path] = {}
         self._budget = context.CPU
         self._client: Engine | None = None
@@ -226,8 +227,8 @@ class Session:
 
     async def aclose(self) -> None:
         """Answers what is pending, ends what runs and lets go of the engine."""
-        self._around.close()
         await self._completer.aclose()
+        await self._around.aclose()
         for task in self._tasks:
             task.cancel()
         client, self._client = self._client, None

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -45,14 +45,22 @@ class _Given:
 
 
 class Surroundings:
-    """One session's; folders are those of the workspace, by their URI."""
+    """One session's; folders are those of the workspace, by their URI.
 
-    def __init__(self, budget_s: float = BUDGET_S, idle_s: float = IDLE_S) -> None:
+    The retrieval is used by `thread` alone, which runs one call at a time.
+    """
+
+    def __init__(
+        self,
+        budget_s: float = BUDGET_S,
+        idle_s: float = IDLE_S,
+        thread: Executor | None = None,
+    ) -> None:
         self._budget_s = budget_s
         self._idle_s = idle_s
         self._folders: dict[str, Path] = {}
         self._exclusions = Exclusions()
-        self._thread = ThreadPoolExecutor(1, "retrieval")
+        self._thread = thread or ThreadPoolExecutor(1, "retrieval")
         self._retrieval = Retrieval()
         self._reader: Reader | None = None
         self._read: set[str] = set()  # the folders' URIs
@@ -140,12 +148,16 @@ class Surroundings:
         if budget.context:
             self._idle = asyncio.create_task(self._look_anew(snapshot, budget, warm))
 
-    def close(self) -> None:
-        """Ends both threads; returns at once."""
+    async def aclose(self) -> None:
+        """Ends what runs; the threads end behind what they are at."""
         self._stir()
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._reader:
             self._reader.close()
+        tasks = [*self._looking.values(), *filter(None, [self._idle])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self, snapshot: Snapshot, budget: Budget) -> None:
         try:

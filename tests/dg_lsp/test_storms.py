@@ -11,12 +11,13 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.clock import run
+from bench.clock import AtOnce, run
 from bench.typing import Replay, Scripted, Watched
 from bench.typist import RECORDINGS, Recording
 from dg_lsp.client import EngineUnavailable
 from dg_lsp.document import Edit, Position
 from dg_lsp.session import Session
+from dg_lsp.surroundings import Surroundings
 from dg_lsp.triggers import Ask
 from tests.answers import answer
 from tests.simulated import simulated
@@ -53,7 +54,12 @@ class Editor:
 
     def __init__(self):
         self.engine = Engine()
-        self.session = Session(lambda *_: self.engine, lambda _: None, lambda _: None)
+        self.session = Session(
+            lambda *_: self.engine,
+            lambda _: None,
+            lambda _: None,
+            around=Surroundings(thread=AtOnce()),
+        )
         self.asked = []
         self.newest = {}
         self.version = 1

@@ -22,7 +22,7 @@ async def around(tmp_path):
     around = Surroundings(budget_s=30, idle_s=0)
     around.configure({tmp_path.as_uri(): tmp_path}, Exclusions())
     yield around
-    around.close()
+    await around.aclose()
 
 
 def opened(around, root, path="user.py", text=USER):
@@ -142,7 +142,7 @@ async def test_what_is_done_while_idle_ends_at_once_when_somebody_is_there(aroun
     elif event == "asking":
         around.visited(place(around, document))
     else:
-        around.close()
+        await around.aclose()
     await asyncio.wait_for(ended.wait(), 30)
 
 
@@ -218,6 +218,6 @@ async def test_what_goes_wrong_is_logged_without_its_text(around, tmp_path, capl
 
 
 async def test_after_closing_nothing_is_done_and_nothing_fails(around, tmp_path):
-    around.close()
+    await around.aclose()
     document = opened(around, tmp_path)
     assert await paths(around, document) == []
