@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels import canvas_attention, dense, moe, norms, reference
+from engine.kernels import canvas_attention, deciding, dense, moe, norms, reference
 from engine.weights import FP8, Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 
 HIDDEN = 2816
@@ -43,6 +43,7 @@ def cases(device: torch.device, rows: tuple[int, ...] = (64, 256)) -> Iterator[C
         yield from _mixtures(device, count)
         yield from _linears(device, count)
         yield from _attentions(device, count)
+        yield _decision(device, count)
 
 
 def _norms(device: torch.device, rows: int) -> Iterator[Case]:
@@ -136,6 +137,18 @@ def _attentions(device: torch.device, rows: int, prefix: int = 1024) -> Iterator
             moved=2 * q.nbytes + sum(t.nbytes for t in own) + sum(t.nbytes for t in stored) // 2,
             flops=4 * rows * 16 * dim * (prefix + rows),
         )
+
+
+def _decision(device: torch.device, rows: int) -> Case:
+    entropy = torch.rand(1, rows, device=device)
+    ids = [torch.randint(0, 262_144, (1, rows), device=device) for _ in range(2)]
+    return Case(
+        f"accept and renoise, hole of {rows}",
+        deciding.accept_and_renoise,
+        reference.accept_and_renoise,
+        (entropy, *ids, 0.1),
+        moved=7 * entropy.nbytes,
+    )
 
 
 def _weight(device: torch.device, form: str, *shape: int) -> Tensor | PackedWeight:

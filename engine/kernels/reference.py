@@ -252,3 +252,16 @@ def softcap(logits: Tensor, cap: float | None) -> Tensor:
     """cap · tanh(logits / cap) in fp32; no cap returns the logits in fp32."""
     logits = logits.float()
     return logits if cap is None else (logits / cap).tanh_().mul_(cap)
+
+
+def accept_and_renoise(
+    entropy: Tensor, drawn: Tensor, noise: Tensor, bound: float
+) -> tuple[Tensor, Tensor]:
+    """The next hole [B, H] and the mask of what it keeps of `drawn`; elsewhere it is `noise`.
+
+    Lowest entropies first, a position is kept while those before it sum to at most `bound` nats.
+    """
+    ordered, order = entropy.sort(dim=-1, stable=True)
+    within = ordered.cumsum(-1) - ordered <= bound
+    accepted = torch.zeros_like(within).scatter(-1, order, within)
+    return torch.where(accepted, drawn, noise), accepted
