@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.config import CanvasConfig
-from engine.train import objective, trainer
+from engine.train import objective, passes
 from engine.train.objective import CANVAS, NO_TARGET, SUFFIX, WRITTEN, Recipe
 
 VOCAB, MASK, EMPTY = 90, 88, 89
@@ -110,7 +110,7 @@ def test_who_sees_whom():
 def test_the_mask_on_the_device_is_the_definition():
     made = objective.padded(make(4), 400)
     names = ("segment", "part", "sees")
-    mask = trainer.may_see(*(torch.tensor(getattr(made, name))[None] for name in names))
+    mask = passes.may_see(*(torch.tensor(getattr(made, name))[None] for name in names))
     expected = objective.may_see(made.segment, made.part, made.sees)
     assert np.array_equal(mask[0].numpy(), expected)
     assert expected.any(1).all(), "a row that sees nothing gives NaN"

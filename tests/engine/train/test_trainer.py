@@ -17,15 +17,9 @@ from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
 from engine.train import objective
 from engine.train.objective import Recipe
-from engine.train.shards import Document, Origin
-from engine.train.trainer import (
-    Options,
-    Trainer,
-    adapt,
-    corpus_windows,
-    may_see,
-    newline_table,
-)
+from engine.train.adapt import adapt, newline_table
+from engine.train.passes import may_see
+from engine.train.trainer import Options, Trainer
 from tests.engine import tiny
 
 RECIPE = Recipe(
@@ -60,8 +54,7 @@ def make_options(out, **changes) -> Options:
 
 
 def make_trainer(base, options, rank: int = 0) -> Trainer:
-    conditioned = options.recipe.self_conditioning > 0
-    model, tokenizer = adapt(base, RECIPE.canvas, CPU, rank=rank, self_conditioning=conditioned)
+    model, tokenizer = adapt(base, options.recipe, CPU, rank=rank)
     return Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
 
 
@@ -74,7 +67,7 @@ def periodic_windows(skip: int):
 
 def test_one_masked_pass_equals_encoder_and_canvas_passes(base):
     """What training sees is what filling computes: prefix, sealed suffix, then the hole."""
-    model, _ = adapt(base, RECIPE.canvas, CPU)
+    model, _ = adapt(base, RECIPE, CPU)
     made = objective.example(
         next(periodic_windows(0)),
         np.zeros(model.config.vocab_size, np.bool_),
@@ -133,7 +126,7 @@ def test_adapters_see_what_one_masked_pass_sees_and_leave_the_base_alone(base, t
         trainer.options = replace(trainer.options, recipe=recipe)
         losses.append(trainer.advance([next(periodic_windows(n)) for n in range(4)])["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    before = adapt(base, RECIPE.canvas, CPU)[0].state_dict()
+    before = adapt(base, RECIPE, CPU)[0].state_dict()
     after = trainer.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
@@ -246,20 +239,3 @@ def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
         assert result.tokens <= 8 + 2
     stored = json.loads((tmp_path / "model" / "config.json").read_text())
     assert stored["canvas"]["length"] == RECIPE.canvas
-
-
-def test_the_corpus_is_one_stream_with_separators_that_can_be_entered_anywhere(monkeypatch):
-    def documents(folder, seed, epoch):
-        for number in range(3):
-            ids = np.full(5, 10 * epoch + number + 1, np.uint16)
-            yield Document(Origin("package", f"{number}.py", 1), ids)
-
-    monkeypatch.setattr("engine.train.trainer.iterate", documents)
-    windows = corpus_windows("folder", 4, 0, seed=1)
-    whole = list(itertools.islice(windows(0), 8))
-    assert np.concatenate(whole).tolist() == [
-        *(0, 1, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3),
-        *(0, 11, 11, 11, 11, 11, 0, 12, 12, 12, 12, 12, 0, 13),
-    ]
-    entered = list(itertools.islice(windows(3), 5))
-    assert all(np.array_equal(a, b) for a, b in zip(entered, whole[3:], strict=True))
