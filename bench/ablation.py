@@ -143,11 +143,12 @@ class Tally:
                 (CANVAS + 1, "some noised"),
             ):
                 rows = (segment == hole.number) & (part == number)
-                self._count(kind, best[rows], wanted[rows], losses[rows], passes.empty_id)
+                self.count(kind, best[rows], wanted[rows], losses[rows], passes.empty_id)
 
-    def _count(
+    def count(
         self, kind: str, best: Ids, wanted: Ids, losses: NDArray[np.float32], empty: int
     ) -> None:
+        """Adds one part of a hole: `best` against `wanted`, all [slots]."""
         ends = wanted == empty
         right = best == wanted
         if kind == "written":

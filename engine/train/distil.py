@@ -64,8 +64,6 @@ def write(passes: Passes, places: Sequence[Place]) -> list[Ids]:
             if not np.array_equal(text, texts[index]):
                 texts[index] = text
                 changing.append(index)
-        if not changing:
-            break
     return texts
 
 
@@ -107,6 +105,8 @@ def _predict(
     passes: Passes, places: Sequence[Place], parts: Sequence[Example], soft: Tensor | None = None
 ) -> tuple[list[Tensor], Tensor | None]:
     """Logits [slots, V] of each of `parts`, one of each hole, and the next self-conditioning signal."""
+    if not places:
+        return [], None
     by_window: list[list[Example]] = [[] for _ in passes.windows]
     for (row, hole), part in zip(places, parts, strict=True):
         by_window[row] += [hole.suffix(), part]

@@ -125,6 +125,10 @@ class Passes:
 
     def _continued(self, made: Example, cache: PrefixCache, soft: Tensor | None) -> Tensor:
         """Final hidden states of an example's hole rows, behind what each sees of its window."""
+        if made.segment.max() <= 0:  # no hole is left in this window
+            return torch.zeros(
+                0, self.model.config.hidden_size, dtype=self.model.dtype, device=self.device
+            )
         branches = []
         for number in np.unique(made.segment[made.segment > 0]):
             rows = made.segment == number

@@ -21,8 +21,8 @@ NEWLINE = np.arange(VOCAB) % 7 == 0
 WINDOW = np.random.default_rng(2).integers(1, 80, RECIPE.window)
 
 
-def make(seed: int, recipe: Recipe = RECIPE) -> objective.Example:
-    return objective.example(WINDOW, NEWLINE, VOCAB, SETUP, recipe, np.random.default_rng(seed))
+def make(seed: int, recipe: Recipe = RECIPE, setup: CanvasConfig = SETUP) -> objective.Example:
+    return objective.example(WINDOW, NEWLINE, VOCAB, setup, recipe, np.random.default_rng(seed))
 
 
 def parts(made: objective.Example):
@@ -78,6 +78,28 @@ def test_what_is_not_noised_is_shown_and_what_is_noised_is_hidden(seed):
                 else:
                     assert shown == made.targets[row]
                     assert shown != EMPTY, "an empty slot would tell the length"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_aligned_canvases_are_the_shifted_ones_with_each_slot_asked_in_its_own_row(seed):
+    recipe = replace(RECIPE, clean_weight=0.1)
+    shifted, aligned = make(seed, recipe), make(seed, recipe, replace(SETUP, shifted=False))
+    for name in ("tokens", "positions", "segment", "part", "sees"):
+        assert np.array_equal(getattr(aligned, name), getattr(shifted, name)), name
+    canvas = shifted.part >= CANVAS
+    for name in ("targets", "weights", "noised"):
+        ours, theirs = getattr(aligned, name), getattr(shifted, name)
+        assert np.array_equal(ours[~canvas], theirs[~canvas]), f"{name} of what is written"
+        for hole in parts(shifted):
+            for part in (CANVAS, CANVAS + 1):
+                rows = hole[part]
+                assert np.array_equal(ours[rows[1:]], theirs[rows[:-1]]), name
+    first = [hole[part][0] for hole in parts(aligned) for part in (CANVAS, CANVAS + 1)]
+    assert (aligned.targets[first] == NO_TARGET).all()
+    shown = aligned.tokens[canvas & ~aligned.noised & (aligned.targets != NO_TARGET)]
+    assert np.array_equal(
+        shown, aligned.targets[canvas & ~aligned.noised & (aligned.targets != NO_TARGET)]
+    )
 
 
 def test_the_end_of_a_hole_is_asked_where_something_says_it():
@@ -156,7 +178,6 @@ def test_the_kinds_of_holes_come_in_their_shares():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shifted": False}, "shifts logits"),
         ({"sealed_suffix": False}, "seals suffixes"),
         ({"noise": "uniform", "mask_id": None}, "noises with a mask"),
         ({"empty_id": None}, "empty slots"),

@@ -1,5 +1,6 @@
 """What is written comes back, in shards small enough to travel, in an order the seed fixes."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from engine.download import sha256
 from engine.errors import EngineError
 from engine.train import shards
-from engine.train.shards import Origin
+from engine.train.shards import Document, Origin
 
 
 def documents(count=20, length=50):

@@ -16,9 +16,9 @@ from engine.model import SelfConditioning
 from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
 from engine.train import objective
+from engine.train.adapt import DOCUMENT, EMPTY, MASK, adapt, newline_table
 from engine.train.objective import Recipe
-from engine.train.adapt import adapt, newline_table
-from engine.train.passes import may_see
+from engine.train.passes import Batch, Passes, may_see
 from engine.train.trainer import Options, Trainer
 from tests.engine import tiny
 
@@ -39,7 +39,9 @@ def base(tmp_path_factory):
     """A tiny causal model whose tokenizer has the special tokens the trainer puts to use."""
     directory = tmp_path_factory.mktemp("base")
     tiny.llama(directory, seed=4, bos_token_id=2)
-    for name, special in (("<|turn>", "<jupyter_script>"), ("<turn|>", "<|im_end|>")):
+    for name, special in (
+        ("<|turn>", MASK), ("<turn|>", EMPTY), ("<|channel>", DOCUMENT),
+    ):  # fmt: skip
         path = directory / "tokenizer.json"
         path.write_text(path.read_text().replace(name, special))
     (directory / "generation_config.json").write_text('{"eos_token_id": 1}')
@@ -65,9 +67,10 @@ def periodic_windows(skip: int):
         yield (np.arange(RECIPE.window) + start) % 12 + 60
 
 
-def test_one_masked_pass_equals_encoder_and_canvas_passes(base):
+@pytest.mark.parametrize("shifted", [True, False])
+def test_one_masked_pass_equals_encoder_and_canvas_passes(base, shifted):
     """What training sees is what filling computes: prefix, sealed suffix, then the hole."""
-    model, _ = adapt(base, RECIPE, CPU)
+    model, _ = adapt(base, replace(RECIPE, shifted=shifted), CPU)
     made = objective.example(
         next(periodic_windows(0)),
         np.zeros(model.config.vocab_size, np.bool_),
@@ -152,9 +155,47 @@ def test_adapters_learn_and_are_exported_beside_their_base(base, tmp_path):
         assert not torch.allclose(adapted, loaded.canvas(canvas, caches[0], None), atol=0.1)
 
 
+@pytest.mark.parametrize("shifted", [True, False])
+def test_what_a_pass_believed_of_a_slot_comes_from_the_row_that_predicts_it(base, shifted):
+    recipe = replace(RECIPE, self_conditioning=1.0, shifted=shifted)
+    model, _ = adapt(base, recipe, CPU)
+    windows = [next(periodic_windows(0))]
+    passes = Passes(model, windows)
+    newline = np.zeros(model.config.vocab_size, np.bool_)
+    draw = np.random.default_rng(0)
+    made = objective.example(
+        windows[0], newline, len(newline), passes.canvas, replace(recipe, clean_weight=1.0), draw
+    )
+    batch = Batch.of([made], CPU)
+    with torch.no_grad():
+        states = passes.states(batch)
+        soft = passes.beliefs(states, batch)[0]
+        for row in range(RECIPE.window, len(made.tokens)):
+            first = row == 0 or made.part[row - 1] != made.part[row]
+            if made.part[row] < objective.CANVAS:
+                expected = torch.zeros(soft.shape[1])
+            elif first:
+                expected = model.embed(batch.tokens[0, row])
+            else:
+                said = model.logits(states[0, row - shifted]).softmax(-1)
+                expected = model.soft_embedding(said)
+            torch.testing.assert_close(soft[row], expected)
+
+
+def test_frozen_weights_in_bfloat16_stand_beside_trained_ones_in_float32(base, tmp_path):
+    recipe = replace(RECIPE, self_conditioning=1.0, causal_weight=0.0)
+    model, tokenizer = adapt(base, recipe, CPU, rank=4, dtype=torch.bfloat16)
+    options = make_options(tmp_path, recipe=recipe, steps=3, batch=1)
+    trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
+    logged = []
+    trainer.run(periodic_windows, logged.append)
+    assert all(np.isfinite(line["loss"]) for line in logged)
+    assert {value.dtype for value in trainer.average.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("rank", [0, 4])
 def test_canvases_are_shown_what_a_first_pass_believed(base, tmp_path, monkeypatch, rank):
-    """Slot by slot what the row before says; nothing to the suffix and the written part."""
+    """Slot by slot; nothing to the suffix and the written part."""
     recipe = replace(RECIPE, self_conditioning=1.0, causal_weight=0.0)
     trainer = make_trainer(base, make_options(tmp_path, recipe=recipe, batch=2), rank)
     shown = []
@@ -225,8 +266,10 @@ def test_a_kill_between_the_two_renames_loses_nothing(base, tmp_path):
     assert make_trainer(base, make_options(tmp_path)).resume()
 
 
-def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
-    trainer = make_trainer(base, make_options(tmp_path))
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path, shifted):
+    recipe = replace(RECIPE, shifted=shifted)
+    trainer = make_trainer(base, make_options(tmp_path, recipe=recipe))
     trainer.export(tmp_path / "model", base)
     config = EngineConfig(model=tmp_path / "model", sampler=SamplerConfig(max_steps=3))
     engine = Engine.load(config)
@@ -239,3 +282,4 @@ def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
         assert result.tokens <= 8 + 2
     stored = json.loads((tmp_path / "model" / "config.json").read_text())
     assert stored["canvas"]["length"] == RECIPE.canvas
+    assert stored["canvas"]["shifted"] == shifted
