@@ -173,14 +173,13 @@ def test_windows_without_short_holes_have_no_canvases(learnt):
     assert made.part.max() == WRITTEN
 
 
+@pytest.mark.parametrize("learnt", ["all weights"], indirect=True)
 def test_after_the_stage_two_forwards_give_more_often_what_is_written(learnt, base, tmp_path):
     options = learnt.options
     recipe = replace(options.recipe, few_steps=3)
     rank = learnt.model.config.canvas.adapter_rank
     stage = make_trainer(base, replace(options, out=tmp_path, recipe=recipe, steps=30), rank)
     stage.start_from(learnt.average)
-    if options.recipe.self_conditioning:
-        pytest.skip("two kinds of runs are enough for half a minute")
     _, places = holes_in(stage.model, [next(periodic_windows(n)) for n in range(900, 910)], seed=7)
 
     def share(model):
