@@ -8,7 +8,7 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 
-.PHONY: demo test check format lint types settings bench train gpu-check clean
+.PHONY: demo test check format lint types settings bench train train-few-steps gpu-check clean
 
 demo: $(VENV)/.engine
 	$(BIN)/dg-lsp pull
@@ -44,10 +44,15 @@ bench: $(VENV)/.dev
 # CORPUS='OPTION...': for the corpus builder, such as --no-npm where npm is not installed.
 TRAIN ?= build/train
 STEPS ?= 20000
+FEW_STEPS ?= 2000
 train: $(VENV)/.dev
 	$(BIN)/dg-lsp pull smollm2-135m
 	$(BIN)/python -m engine.train.corpus --out $(TRAIN)/corpus $(if $(EXCLUDE),--exclude $(EXCLUDE)) $(CORPUS)
 	$(BIN)/python -m engine.train.trainer --corpus $(TRAIN)/corpus --out $(TRAIN)/run --steps $(STEPS)
+
+# The few-step stage of that run.
+train-few-steps: $(VENV)/.dev
+	$(BIN)/python -m engine.train.trainer --corpus $(TRAIN)/corpus --out $(TRAIN)/few-steps --distil $(TRAIN)/run --steps $(FEW_STEPS)
 
 # Everything that needs a CUDA device, in one command; without the Makefile: scripts/gpu-check.sh python3
 gpu-check: $(VENV)/.dev

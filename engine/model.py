@@ -419,8 +419,10 @@ class SelfConditioning(GatedMLP):
 
     def forward(self, embedded: Tensor, soft: Tensor) -> Tensor:  # type: ignore[override]
         """embedded, soft [B, C, D] -> [B, C, D]."""
+        # Where frozen weights are in bfloat16, these may be trained in float32.
+        soft = soft.to(self.pre_norm.weight.dtype)
         signal = super().forward(self.pre_norm(soft), on_canvas=True)
-        total = embedded + signal
+        total = embedded + signal.to(embedded.dtype)
         return kernels.rms_norm(total, None, self.pre_norm.eps) if self.normalised else total
 
 

@@ -56,7 +56,7 @@ def plain(
     prefix, healed = _to_heal(request.prefix, tokenizer)
     ids = _document(request, prefix, tokenizer, config, limit)
     suffix = tokenizer.encode(request.suffix)
-    split = len(ids) - config.canvas.shifted
+    split = len(ids) - (config.canvas.shifted or config.canvas.sealed_suffix)
     return Prompt(
         ids=ids[:split],
         lead=ids[split:],

@@ -26,7 +26,7 @@ class Canvas:
     """[lead | hole | clamped]: known ids, `hole` undecided positions, known ids.
 
     `lead` is the last token of the prefix where the model predicts one position earlier
-    (`CanvasConfig.shifted`): it is then on the canvas and not in the cache. `guess` is what the
+    (`CanvasConfig.shifted`) or seals the suffix: it is then on the canvas and not in the cache. `guess` is what the
     hole's first positions show before the first step, instead of noise. `begin` are the ids the
     hole may begin with; none stands for all. `sees` is how many tokens of the prefix a sealed
     suffix sees; None stands for all.

@@ -13,11 +13,10 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from engine import adapters, packed
@@ -27,10 +26,9 @@ from engine.errors import EngineError
 from engine.packed import Packed
 from engine.pull import pull, resolve_model
 from engine.tokenizer import Tokenizer
-from engine.train.objective import Recipe
-from engine.train.trainer import STATE, canvas_config, stored_name
+from engine.train import runs
+from engine.train.adapt import canvas_config, stored_name
 
-_AVERAGE = "average."
 _SHIPPED_AS = "dg-mini"
 _LOOKUPS = ("model.embed_tokens.weight", "lm_head.weight")  # each row is a token of its own
 
@@ -45,23 +43,9 @@ class Learned:
     @classmethod
     def from_run(cls, run: Path, base: Path) -> Learned:
         """Reads the state a trainer saved in `run`."""
-        path = run / STATE / "tensors.safetensors"
-        if not path.is_file():
-            raise EngineError(f"{run} is no training run: it has no {STATE}/{path.name}")
-        state = load_file(path)
-        average = {
-            name.removeprefix(_AVERAGE): value
-            for name, value in state.items()
-            if name.startswith(_AVERAGE)
-        }
-        ranks = [value.shape[0] for name, value in average.items() if "adapter_down" in name]
-        canvas = canvas_config(
-            Tokenizer.from_directory(base),
-            _recipe(run).canvas,
-            ranks[0] if ranks else 0,
-            any(name.startswith("self_conditioning.") for name in average),
-        )
-        return cls({stored_name(name): value for name, value in average.items()}, canvas)
+        saved = runs.require(run)
+        canvas = canvas_config(Tokenizer.from_directory(base), saved.recipe, saved.rank)
+        return cls({stored_name(name): value for name, value in saved.average.items()}, canvas)
 
 
 def write_adapters(learned: Learned, folder: Path, bits: int) -> None:
@@ -101,11 +85,6 @@ def _compact(value: Tensor, bits: int, most: int) -> Tensor | Packed:
     if group >= 16 and packed.can_pack(value.shape, group):
         return packed.pack(value, bits, group)
     return value.to(torch.float16)
-
-
-def _recipe(run: Path) -> Recipe:
-    given = read_json(run / STATE / "run.json").get("recipe", {})
-    return Recipe(**{f.name: given[f.name] for f in fields(Recipe) if f.name in given})
 
 
 def _write_json(path: Path, data: object) -> None:

@@ -8,7 +8,8 @@ stands there several times, each a `part` with rows of its own, over one suffix:
     written  [token before the hole | middle], causal: left to right, the suffix in view
     canvas   [token before the hole | middle, EMPTY ... up to a bucket], partly noised, open
 
-Logits are shifted by one: a row predicts the next slot. Knows nothing of the model, torch or files.
+What is written is predicted one row earlier, and so is a canvas where its logits are shifted; where
+they are aligned, its rows predict themselves. Knows nothing of the model, torch or files.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ SUFFIX, WRITTEN, CANVAS = 0, 1, 2  # parts of a hole; further canvases count on
 class Recipe:
     """How holes are cut and noised; shares are probabilities, lengths are tokens.
 
-    Rows of weight 0 have no target: they cost no logits.
+    Rows of weight 0 have no target: they cost no logits. Not all of it is this file's: with
+    `few_steps` canvases are those of `engine.train.distil`.
     """
 
     window: int = 1024
     holes: int = 12
     buckets: tuple[int, ...] = (8, 16, 32, 64)
     canvases: int = 2  # of each hole, with noise of their own
+    few_steps: int = 0  # instead: of each hole, as filling shows them before these first forwards
     longest_canvas: int = 64  # holes of a larger bucket are only written
     suffix: tuple[int, int] = (8, 64)  # drawn anew for each hole
     min_prefix: int = 16
@@ -57,6 +60,7 @@ class Recipe:
     canvas_weight: float = 0.5  # of a slot on a canvas, against one in the written part
     hole_weight: float = 2.0  # of all holes together, against
     causal_weight: float = 1.0  # the window as plain text
+    shifted: bool = True  # a canvas' logits, by one row
 
     @property
     def canvas(self) -> int:
@@ -91,26 +95,46 @@ def example(
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Example:
-    """Cuts `recipe.holes` holes into `window` [recipe.window].
+    """Cuts holes into `window` [recipe.window] and draws the noise of their canvases.
 
     `newline` [vocab_size] says of each id whether its text has a line end.
     """
+    holes = cut(window, newline, canvas, recipe, rng)
+    drawn = [
+        [_noise(hole, vocab_size, recipe, rng) for _ in range(recipe.canvases)]
+        if hole.has_canvases(recipe)
+        else []
+        for hole in holes
+    ]
+    return laid_out(window, holes, drawn, recipe)
+
+
+def cut(
+    window: Ids,
+    newline: NDArray[np.bool_],
+    canvas: CanvasConfig,
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> list[Hole]:
+    """`recipe.holes` holes, drawn anywhere in `window`."""
     assert len(window) == recipe.window, f"window of {len(window)}, recipe says {recipe.window}"
-    assert canvas.sealed_suffix and canvas.shifted, "this objective shifts logits, seals suffixes"
+    assert canvas.sealed_suffix, "this objective seals suffixes"
     assert canvas.mask_id is not None, "this objective noises with a mask"
     assert canvas.empty_id is not None, "this objective fills the hole with empty slots"
-    targets, weights = np.append(window[1:], NO_TARGET), np.zeros(len(window))
-    weights[:-1] = recipe.causal_weight / (len(window) - 1)
-    made = [_rows(window, 0, SUFFIX, 0, 0, targets, weights)]
     line_ends = np.flatnonzero(newline[window])
-    for number in range(1, recipe.holes + 1):
-        hole = _Hole.cut(window, line_ends, number, canvas.empty_id, recipe, rng)
-        made += [hole.suffix(), hole.written()]
-        if len(hole.slots) <= recipe.longest_canvas:
-            for copy in range(recipe.canvases):
-                shown, noised = _noise(hole.slots, vocab_size, canvas, recipe, rng)
-                made.append(hole.canvas(CANVAS + copy, shown, noised, recipe))
-    whole = _joined(made)
+    numbers = range(1, recipe.holes + 1)
+    return [Hole.cut(window, line_ends, number, canvas, recipe, rng) for number in numbers]
+
+
+def laid_out(
+    window: Ids, holes: Sequence[Hole], canvases: Sequence[Sequence[Noised]], recipe: Recipe
+) -> Example:
+    """[window | hole 1: suffix, written, canvases | hole 2 ...], and what each part weighs."""
+    parts = []
+    for hole, copies in zip(holes, canvases, strict=True):
+        parts += [hole.suffix(), hole.written()]
+        parts += [hole.canvas(CANVAS + copy, noised, recipe) for copy, noised in enumerate(copies)]
+    whole = joined(window, parts, recipe.causal_weight)
     asked = whole.weights * (whole.segment > 0)
     # Flat over the tokens of all holes, which together weigh as much as the window or more.
     whole.weights[whole.segment > 0] *= recipe.hole_weight / max(1.0, float(asked.sum()))
@@ -147,7 +171,16 @@ def padded(example: Example, length: int) -> Example:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hole:
+class Noised:
+    """A canvas before a forward: what its slots hold, what they show, which hide it; all [slots]."""
+
+    slots: Ids
+    shown: Ids
+    hidden: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
     """window[start:end], taken out of a window. `slots` are the middle and its EMPTY ones."""
 
     window: Ids
@@ -156,6 +189,7 @@ class _Hole:
     end: int
     slots: Ids
     known: int  # tokens of the suffix that are shown
+    setup: CanvasConfig
 
     @classmethod
     def cut(
@@ -163,10 +197,10 @@ class _Hole:
         window: Ids,
         line_ends: Ids,
         number: int,
-        empty_id: int,
+        setup: CanvasConfig,
         recipe: Recipe,
         rng: np.random.Generator,
-    ) -> _Hole:
+    ) -> Hole:
         """A hole drawn from the recipe."""
         start, end = _span(len(window), line_ends, recipe, rng)
         fitting = [bucket for bucket in recipe.buckets if bucket >= end - start]
@@ -177,9 +211,13 @@ class _Hole:
             end, known = min(len(window), start + size), 0
         if known == 0 or (end > start and rng.random() < recipe.exact):
             size = end - start
-        slots = np.full(size, empty_id, np.int64)
+        slots = np.full(size, setup.empty_id, np.int64)
         slots[: end - start] = window[start:end]
-        return cls(window, number, start, end, slots, known)
+        return cls(window, number, start, end, slots, known, setup)
+
+    def has_canvases(self, recipe: Recipe) -> bool:
+        """Whether it is short enough for them; a longer one is only written."""
+        return len(self.slots) <= recipe.longest_canvas
 
     def suffix(self) -> Example:
         """Its rows behind the hole; they predict nothing."""
@@ -188,20 +226,36 @@ class _Hole:
 
     def written(self) -> Example:
         """The middle from left to right, then the first EMPTY slot, where there is one."""
-        tokens = self.window[self.start - 1 : self.end]
-        targets = np.append(self.slots, NO_TARGET)[: len(tokens)]
+        return self._written(self.slots[: self.end - self.start], self.slots)
+
+    def draft(self, slots: Ids) -> Example:
+        """The same with other text in all slots, each of which has a row that predicts it."""
+        return self._written(slots, slots)
+
+    def canvas(self, part: int, noised: Noised, recipe: Recipe) -> Example:
+        """One noised copy. Slot i stands at row i + 1, and row i predicts it where logits are shifted."""
+        tokens = np.concatenate((self._lead, noised.shown))
+        behind = np.append(False, noised.slots[:-1] == self.setup.empty_id)
+        weights = recipe.canvas_weight * np.where(behind, recipe.empty_weight, 1.0)
+        weights[~noised.hidden] *= recipe.clean_weight
+        spare = (0, 1) if self.setup.shifted else (1, 0)  # the row that predicts nothing
+        return self._part(
+            part,
+            tokens,
+            self.start - 1,
+            np.pad(noised.slots, spare, constant_values=NO_TARGET),
+            np.pad(weights, spare),
+            np.pad(noised.hidden, spare),
+        )
+
+    def _written(self, text: Ids, slots: Ids) -> Example:
+        targets = np.append(slots, NO_TARGET)[: len(text) + 1]
+        tokens = np.concatenate((self._lead, text))
         return self._part(WRITTEN, tokens, self.start - 1, targets, targets != NO_TARGET)
 
-    def canvas(self, part: int, shown: Ids, noised: NDArray[np.bool_], recipe: Recipe) -> Example:
-        """One noised copy. Row i predicts slot i, which stands at row i + 1."""
-        tokens = np.concatenate((self.window[self.start - 1 : self.start], shown))
-        behind = np.arange(len(shown)) > self.end - self.start
-        weights = recipe.canvas_weight * np.where(behind, recipe.empty_weight, 1.0)
-        weights[~noised] *= recipe.clean_weight
-        targets = np.append(self.slots, NO_TARGET)
-        return self._part(
-            part, tokens, self.start - 1, targets, np.append(weights, 0), np.append(noised, False)
-        )
+    @property
+    def _lead(self) -> Ids:
+        return self.window[self.start - 1 : self.start]
 
     def _part(
         self,
@@ -238,9 +292,13 @@ def _rows(
     )
 
 
-def _joined(parts: Sequence[Example]) -> Example:
+def joined(window: Ids, parts: Sequence[Example], weight: float = 0.0) -> Example:
+    """[window | parts of holes]; the window as plain text weighs `weight`."""
+    targets, weights = np.append(window[1:], NO_TARGET), np.zeros(len(window))
+    weights[:-1] = weight / (len(window) - 1)
+    every = [_rows(window, 0, SUFFIX, 0, 0, targets, weights), *parts]
     names = [field.name for field in fields(Example)]
-    return Example(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Example(*(np.concatenate([getattr(part, name) for part in every]) for name in names))
 
 
 def _span(length: int, line_ends: Ids, recipe: Recipe, rng: np.random.Generator) -> tuple[int, int]:
@@ -270,23 +328,18 @@ def _line_end(line_ends: Ids, start: int, length: int, most: int, *, lines: int)
     return ends[-1] if ends else min(length, start + most)
 
 
-def _noise(
-    hole: Ids,
-    vocab_size: int,
-    canvas: CanvasConfig,
-    recipe: Recipe,
-    rng: np.random.Generator,
-) -> tuple[Ids, NDArray[np.bool_]]:
-    """The hole as it is shown, and which slots are noised: EMPTY ones always."""
-    assert canvas.mask_id is not None, "checked by example()"
+def _noise(hole: Hole, vocab_size: int, recipe: Recipe, rng: np.random.Generator) -> Noised:
+    """A canvas of the hole with noise drawn from the recipe: EMPTY slots always have it."""
+    assert hole.setup.mask_id is not None, "checked by cut()"
+    slots = hole.slots
     kind = rng.random()
-    empty = hole == canvas.empty_id
+    empty = slots == hole.setup.empty_id
     if kind < recipe.left_to_right:
-        noised = np.arange(len(hole)) >= rng.integers(0, len(hole) - empty.sum() + 1)
+        hidden = np.arange(len(slots)) >= rng.integers(0, len(slots) - empty.sum() + 1)
     else:
         level = 1.0 if kind < recipe.left_to_right + recipe.all_noised else rng.random()
-        noised = rng.random(len(hole)) < level
-    noised |= empty
-    noise = rng.integers(0, vocab_size, len(hole))
-    noise[rng.random(len(hole)) >= recipe.random_noise] = canvas.mask_id
-    return np.where(noised, noise, hole), noised
+        hidden = rng.random(len(slots)) < level
+    hidden |= empty
+    noise = rng.integers(0, vocab_size, len(slots))
+    noise[rng.random(len(slots)) >= recipe.random_noise] = hole.setup.mask_id
+    return Noised(slots, np.where(hidden, noise, slots), hidden)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,31 @@ def iterate(folder: Path, seed: int, epoch: int) -> Iterator[Document]:
         documents = read_shard(path)
         for number in draw.permutation(len(documents)).tolist():
             yield documents[number]
+
+
+def windows(
+    folder: Path, length: int, separator: int, seed: int
+) -> Callable[[int], Iterator[NDArray[np.int64]]]:
+    """The corpus as one stream of documents with separators, cut into windows; epochs go on.
+
+    What it returns gives the windows from the n-th on.
+    """
+
+    def stream(skip: int) -> Iterator[NDArray[np.int64]]:
+        rest = np.empty(0, np.int64)
+        epoch = 0
+        while True:
+            for document in iterate(folder, seed, epoch):
+                rest = np.concatenate((rest, [separator], document.ids.astype(np.int64)))
+                while len(rest) >= length:
+                    if skip > 0:
+                        skip -= 1
+                    else:
+                        yield rest[:length]
+                    rest = rest[length:]
+            epoch += 1
+
+    return stream
 
 
 def read_shard(path: Path) -> list[Document]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.config import CanvasConfig
-from engine.train import objective, trainer
+from engine.train import objective, passes
 from engine.train.objective import CANVAS, NO_TARGET, SUFFIX, WRITTEN, Recipe
 
 VOCAB, MASK, EMPTY = 90, 88, 89
@@ -21,8 +21,8 @@ NEWLINE = np.arange(VOCAB) % 7 == 0
 WINDOW = np.random.default_rng(2).integers(1, 80, RECIPE.window)
 
 
-def make(seed: int, recipe: Recipe = RECIPE) -> objective.Example:
-    return objective.example(WINDOW, NEWLINE, VOCAB, SETUP, recipe, np.random.default_rng(seed))
+def make(seed: int, recipe: Recipe = RECIPE, setup: CanvasConfig = SETUP) -> objective.Example:
+    return objective.example(WINDOW, NEWLINE, VOCAB, setup, recipe, np.random.default_rng(seed))
 
 
 def parts(made: objective.Example):
@@ -80,6 +80,28 @@ def test_what_is_not_noised_is_shown_and_what_is_noised_is_hidden(seed):
                     assert shown != EMPTY, "an empty slot would tell the length"
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_aligned_canvases_are_the_shifted_ones_with_each_slot_asked_in_its_own_row(seed):
+    recipe = replace(RECIPE, clean_weight=0.1)
+    shifted, aligned = make(seed, recipe), make(seed, recipe, replace(SETUP, shifted=False))
+    for name in ("tokens", "positions", "segment", "part", "sees"):
+        assert np.array_equal(getattr(aligned, name), getattr(shifted, name)), name
+    canvas = shifted.part >= CANVAS
+    for name in ("targets", "weights", "noised"):
+        ours, theirs = getattr(aligned, name), getattr(shifted, name)
+        assert np.allclose(ours[~canvas], theirs[~canvas]), f"{name} of what is written"
+        for hole in parts(shifted):
+            for part in (CANVAS, CANVAS + 1):
+                rows = hole[part]
+                assert np.allclose(ours[rows[1:]], theirs[rows[:-1]]), name
+    first = [hole[part][0] for hole in parts(aligned) for part in (CANVAS, CANVAS + 1)]
+    assert (aligned.targets[first] == NO_TARGET).all()
+    shown = aligned.tokens[canvas & ~aligned.noised & (aligned.targets != NO_TARGET)]
+    assert np.array_equal(
+        shown, aligned.targets[canvas & ~aligned.noised & (aligned.targets != NO_TARGET)]
+    )
+
+
 def test_the_end_of_a_hole_is_asked_where_something_says_it():
     with_suffix = make(1, replace(RECIPE, no_suffix=0.0, exact=0.0))
     for hole in parts(with_suffix):
@@ -110,7 +132,7 @@ def test_who_sees_whom():
 def test_the_mask_on_the_device_is_the_definition():
     made = objective.padded(make(4), 400)
     names = ("segment", "part", "sees")
-    mask = trainer.may_see(*(torch.tensor(getattr(made, name))[None] for name in names))
+    mask = passes.may_see(*(torch.tensor(getattr(made, name))[None] for name in names))
     expected = objective.may_see(made.segment, made.part, made.sees)
     assert np.array_equal(mask[0].numpy(), expected)
     assert expected.any(1).all(), "a row that sees nothing gives NaN"
@@ -156,7 +178,6 @@ def test_the_kinds_of_holes_come_in_their_shares():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shifted": False}, "shifts logits"),
         ({"sealed_suffix": False}, "seals suffixes"),
         ({"noise": "uniform", "mask_id": None}, "noises with a mask"),
         ({"empty_id": None}, "empty slots"),

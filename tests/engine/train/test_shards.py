@@ -1,5 +1,6 @@
 """What is written comes back, in shards small enough to travel, in an order the seed fixes."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from engine.download import sha256
 from engine.errors import EngineError
 from engine.train import shards
-from engine.train.shards import Origin
+from engine.train.shards import Document, Origin
 
 
 def documents(count=20, length=50):
@@ -78,3 +79,20 @@ def test_a_damaged_shard_is_said(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(EngineError, match=r"abc-0000.npz is missing or damaged; build"):
         list(shards.iterate(tmp_path, 0, 0))
+
+
+def test_the_corpus_is_one_stream_with_separators_that_can_be_entered_anywhere(monkeypatch):
+    def documents(folder, seed, epoch):
+        for number in range(3):
+            ids = np.full(5, 10 * epoch + number + 1, np.uint16)
+            yield Document(Origin("package", f"{number}.py", 1), ids)
+
+    monkeypatch.setattr("engine.train.shards.iterate", documents)
+    windows = shards.windows("folder", 4, 0, seed=1)
+    whole = list(itertools.islice(windows(0), 8))
+    assert np.concatenate(whole).tolist() == [
+        *(0, 1, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3),
+        *(0, 11, 11, 11, 11, 11, 0, 12, 12, 12, 12, 12, 0, 13),
+    ]
+    entered = list(itertools.islice(windows(3), 5))
+    assert all(np.array_equal(a, b) for a, b in zip(entered, whole[3:], strict=True))

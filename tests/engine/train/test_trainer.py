@@ -16,16 +16,10 @@ from engine.model import SelfConditioning
 from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
 from engine.train import objective
+from engine.train.adapt import DOCUMENT, EMPTY, MASK, adapt, newline_table
 from engine.train.objective import Recipe
-from engine.train.shards import Document, Origin
-from engine.train.trainer import (
-    Options,
-    Trainer,
-    adapt,
-    corpus_windows,
-    may_see,
-    newline_table,
-)
+from engine.train.passes import Batch, Passes, may_see
+from engine.train.trainer import Options, Trainer
 from tests.engine import tiny
 
 RECIPE = Recipe(
@@ -45,7 +39,9 @@ def base(tmp_path_factory):
     """A tiny causal model whose tokenizer has the special tokens the trainer puts to use."""
     directory = tmp_path_factory.mktemp("base")
     tiny.llama(directory, seed=4, bos_token_id=2)
-    for name, special in (("<|turn>", "<jupyter_script>"), ("<turn|>", "<|im_end|>")):
+    for name, special in (
+        ("<|turn>", MASK), ("<turn|>", EMPTY), ("<|channel>", DOCUMENT),
+    ):  # fmt: skip
         path = directory / "tokenizer.json"
         path.write_text(path.read_text().replace(name, special))
     (directory / "generation_config.json").write_text('{"eos_token_id": 1}')
@@ -60,8 +56,7 @@ def make_options(out, **changes) -> Options:
 
 
 def make_trainer(base, options, rank: int = 0) -> Trainer:
-    conditioned = options.recipe.self_conditioning > 0
-    model, tokenizer = adapt(base, RECIPE.canvas, CPU, rank=rank, self_conditioning=conditioned)
+    model, tokenizer = adapt(base, options.recipe, CPU, rank=rank)
     return Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
 
 
@@ -72,9 +67,10 @@ def periodic_windows(skip: int):
         yield (np.arange(RECIPE.window) + start) % 12 + 60
 
 
-def test_one_masked_pass_equals_encoder_and_canvas_passes(base):
+@pytest.mark.parametrize("shifted", [True, False])
+def test_one_masked_pass_equals_encoder_and_canvas_passes(base, shifted):
     """What training sees is what filling computes: prefix, sealed suffix, then the hole."""
-    model, _ = adapt(base, RECIPE.canvas, CPU)
+    model, _ = adapt(base, replace(RECIPE, shifted=shifted), CPU)
     made = objective.example(
         next(periodic_windows(0)),
         np.zeros(model.config.vocab_size, np.bool_),
@@ -133,7 +129,7 @@ def test_adapters_see_what_one_masked_pass_sees_and_leave_the_base_alone(base, t
         trainer.options = replace(trainer.options, recipe=recipe)
         losses.append(trainer.advance([next(periodic_windows(n)) for n in range(4)])["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    before = adapt(base, RECIPE.canvas, CPU)[0].state_dict()
+    before = adapt(base, RECIPE, CPU)[0].state_dict()
     after = trainer.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
@@ -159,9 +155,47 @@ def test_adapters_learn_and_are_exported_beside_their_base(base, tmp_path):
         assert not torch.allclose(adapted, loaded.canvas(canvas, caches[0], None), atol=0.1)
 
 
+@pytest.mark.parametrize("shifted", [True, False])
+def test_what_a_pass_believed_of_a_slot_comes_from_the_row_that_predicts_it(base, shifted):
+    recipe = replace(RECIPE, self_conditioning=1.0, shifted=shifted)
+    model, _ = adapt(base, recipe, CPU)
+    windows = [next(periodic_windows(0))]
+    passes = Passes(model, windows)
+    newline = np.zeros(model.config.vocab_size, np.bool_)
+    draw = np.random.default_rng(0)
+    made = objective.example(
+        windows[0], newline, len(newline), passes.canvas, replace(recipe, clean_weight=1.0), draw
+    )
+    batch = Batch.of([made], CPU)
+    with torch.no_grad():
+        states = passes.states(batch)
+        soft = passes.beliefs(states, batch)[0]
+        for row in range(RECIPE.window, len(made.tokens)):
+            first = row == 0 or made.part[row - 1] != made.part[row]
+            if made.part[row] < objective.CANVAS:
+                expected = torch.zeros(soft.shape[1])
+            elif first:
+                expected = model.embed(batch.tokens[0, row])
+            else:
+                said = model.logits(states[0, row - shifted]).softmax(-1)
+                expected = model.soft_embedding(said)
+            torch.testing.assert_close(soft[row], expected)
+
+
+def test_frozen_weights_in_bfloat16_stand_beside_trained_ones_in_float32(base, tmp_path):
+    recipe = replace(RECIPE, self_conditioning=1.0, causal_weight=0.0)
+    model, tokenizer = adapt(base, recipe, CPU, rank=4, dtype=torch.bfloat16)
+    options = make_options(tmp_path, recipe=recipe, steps=3, batch=1)
+    trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
+    logged = []
+    trainer.run(periodic_windows, logged.append)
+    assert all(np.isfinite(line["loss"]) for line in logged)
+    assert {value.dtype for value in trainer.average.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("rank", [0, 4])
 def test_canvases_are_shown_what_a_first_pass_believed(base, tmp_path, monkeypatch, rank):
-    """Slot by slot what the row before says; nothing to the suffix and the written part."""
+    """Slot by slot; nothing to the suffix and the written part."""
     recipe = replace(RECIPE, self_conditioning=1.0, causal_weight=0.0)
     trainer = make_trainer(base, make_options(tmp_path, recipe=recipe, batch=2), rank)
     shown = []
@@ -232,8 +266,10 @@ def test_a_kill_between_the_two_renames_loses_nothing(base, tmp_path):
     assert make_trainer(base, make_options(tmp_path)).resume()
 
 
-def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
-    trainer = make_trainer(base, make_options(tmp_path))
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path, shifted):
+    recipe = replace(RECIPE, shifted=shifted)
+    trainer = make_trainer(base, make_options(tmp_path, recipe=recipe))
     trainer.export(tmp_path / "model", base)
     config = EngineConfig(model=tmp_path / "model", sampler=SamplerConfig(max_steps=3))
     engine = Engine.load(config)
@@ -246,20 +282,4 @@ def test_the_exported_model_is_one_the_engine_fills_holes_with(base, tmp_path):
         assert result.tokens <= 8 + 2
     stored = json.loads((tmp_path / "model" / "config.json").read_text())
     assert stored["canvas"]["length"] == RECIPE.canvas
-
-
-def test_the_corpus_is_one_stream_with_separators_that_can_be_entered_anywhere(monkeypatch):
-    def documents(folder, seed, epoch):
-        for number in range(3):
-            ids = np.full(5, 10 * epoch + number + 1, np.uint16)
-            yield Document(Origin("package", f"{number}.py", 1), ids)
-
-    monkeypatch.setattr("engine.train.trainer.iterate", documents)
-    windows = corpus_windows("folder", 4, 0, seed=1)
-    whole = list(itertools.islice(windows(0), 8))
-    assert np.concatenate(whole).tolist() == [
-        *(0, 1, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3),
-        *(0, 11, 11, 11, 11, 11, 0, 12, 12, 12, 12, 12, 0, 13),
-    ]
-    entered = list(itertools.islice(windows(3), 5))
-    assert all(np.array_equal(a, b) for a, b in zip(entered, whole[3:], strict=True))
+    assert stored["canvas"]["shifted"] == shifted
