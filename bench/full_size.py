@@ -18,7 +18,7 @@ from engine.model import Transformer
 
 # What each block adds is scaled down, so that rounding does not grow from layer to layer.
 GAIN = 0.35
-_TINY_VISION = {
+_TINY_VISION: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 16,
     "num_hidden_layers": 1,
@@ -56,7 +56,7 @@ def reference(model: Transformer, description: Mapping[str, Any]) -> Any:
     from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaTextConfig
     from transformers.models.gemma4 import Gemma4VisionConfig
 
-    config = DiffusionGemmaConfig(
+    config: Any = DiffusionGemmaConfig(
         text_config=DiffusionGemmaTextConfig(**description["text_config"]),
         vision_config=Gemma4VisionConfig(**_TINY_VISION),
         canvas_length=description["canvas_length"],
