@@ -54,7 +54,7 @@ train: $(VENV)/.dev
 train-few-steps: $(VENV)/.dev
 	$(BIN)/python -m engine.train.trainer --corpus $(TRAIN)/corpus --out $(TRAIN)/few-steps --distil $(TRAIN)/run --steps $(FEW_STEPS)
 
-# Everything that needs a CUDA device, in one command; without the Makefile: scripts/gpu-check.sh python3
+# Everything that needs a CUDA device, in one command; on a bare machine: scripts/gpu-check.sh python3
 gpu-check: $(VENV)/.dev
 	scripts/gpu-check.sh $(BIN)/python
 

@@ -195,7 +195,7 @@ class Graphs:
         self._model = model
         self._memory = Memory(model, longest_prefix) if is_supported(model.config) else None
         self._ready: dict[tuple[SamplerConfig, Shape], tuple[Step, Launch]] = {}
-        self._refused = False
+        self.refused = False
 
     def __call__(
         self,
@@ -231,7 +231,7 @@ class Graphs:
         """The step for this canvas with its buffers filled, and how it is started."""
         memory = self._memory
         fits = canvas.hole <= HOLES[-1] and len(canvas.clamped) <= SUFFIXES[-1] and not canvas.lead
-        if memory is None or self._refused or not fits or cache.length > memory.most.prefix:
+        if memory is None or self.refused or not fits or cache.length > memory.most.prefix:
             return None
         shape = Shape.of(canvas.hole, len(canvas.clamped), cache.length)
         if (config, shape) not in self._ready:
@@ -240,7 +240,7 @@ class Graphs:
             try:
                 self._ready[config, shape] = step, _captured(step)
             except RuntimeError as error:
-                self._refused = True
+                self.refused = True
                 logger.warning("steps run without CUDA graphs: %s", str(error).splitlines()[0])
                 return None
         step, launch = self._ready[config, shape]

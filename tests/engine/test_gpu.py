@@ -6,9 +6,10 @@ The CPU twins are test_model, test_infill and test_runtime, which run everywhere
 import pytest
 import torch
 
-from engine import infill
+from engine import infill, noise, steps
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
+from engine.graphs import Graphs
 from engine.request import InfillRequest
 from engine.runtime import Engine, load_model
 from engine.steps import Canvas
@@ -68,3 +69,28 @@ def test_the_engine_takes_the_device_by_itself(directory):
     assert engine.describe()["dtype"] == "bfloat16"
     request = InfillRequest(prefix="a = ", suffix="\n", max_tokens=8)
     assert engine.infill(request, cancelled=lambda: False).tokens == 8
+
+
+def test_random_numbers_are_those_of_the_cpu():
+    cpu, gpu = (
+        noise.draw(9, 6, 40, tiny.VOCAB, torch.device(d), canvas=2) for d in ("cpu", "cuda")
+    )
+    assert torch.equal(cpu.ids, gpu.ids.cpu())
+    assert torch.equal(cpu.uniform, gpu.uniform.cpu())
+
+
+@pytest.mark.parametrize("prefix", [9, 37])
+def test_captured_steps_equal_plain_ones(tmp_path, prefix):
+    tiny.diffusion_gemma(tmp_path, seed=3, gain=0.35)
+    model = load_model(tmp_path, dtype=torch.float32, device=torch.device("cuda"))
+    cache = PrefixCache(model.config, torch.device("cuda"), torch.float32)
+    graphs, config = Graphs(model, longest_prefix=64), SamplerConfig(max_steps=6, confidence=1e-30)
+    with torch.inference_mode():
+        model.encode(random_ids(prefix, seed=1), cache)
+        for hole in (5, 16, 5):  # the last one replays what the first has captured
+            canvas = Canvas(hole=hole, clamped=(5, 9, 30))
+            drawn = noise.draw(hole, 6, hole, tiny.VOCAB, torch.device("cuda"))
+            fast, plain = (
+                list(make(model, cache, canvas, config, drawn, 0)) for make in (graphs, steps.plain)
+            )
+            assert [s.best.tolist() for s in fast] == [s.best.tolist() for s in plain]

@@ -1,0 +1,104 @@
+"""`make gpu-check` to its end, in small and on a CPU; and what it makes its model of."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import full_size, step
+from engine.cache import PrefixCache
+from engine.graphs import Graphs
+from engine.steps import Seen
+from engine.weights import Fp8Weight, Int4Weight
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+def test_it_runs_to_its_end_and_the_last_line_is_its_figures():
+    command = [ROOT / "scripts" / "gpu-check.sh", sys.executable, "--tiny", "--device", "cpu"]
+    ended = subprocess.run(
+        [*command, "--precisions", "bf16,int4-bf16-head"],
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    lines = ended.stdout.splitlines()
+    figures = json.loads(lines[-1])
+    assert figures["tiny"] and figures["agreed"]
+    assert list(figures["precisions"]) == ["bf16", "int4-bf16-head"]
+    for one in figures["precisions"].values():
+        assert min(one["parity"]["first_steps"]) >= step.LEAST_AGREEMENT
+        assert len(one["parity"]["agreement"]) == step.STEPS
+        assert [row["rows"] for row in one["step_ms"]] == [16]
+        assert all(row["floor"] > 0 for row in one["step_ms"])
+        assert 2 <= one["experts"]["first step"] <= 4
+        assert one["causal_token_ms"] > 0 and one["long_prefix"]["warm_ms"] > 0
+    plain = figures["precisions"]["bf16"]
+    assert plain["parity"]["agreement"] == [1.0] * step.STEPS, "fp32 here: nothing is rounded"
+    assert plain["transformers_ms"] > 0
+    assert "### int4-bf16-head, prefix 40" in lines
+    assert sum(line.startswith("| rows |") for line in lines) == 2
+
+
+def test_paths_that_disagree_are_a_failure(monkeypatch, capsys):
+    steps = Graphs.__call__
+
+    def wrong(self, *args):
+        for seen in steps(self, *args):
+            yield Seen(seen.best + 1, seen.log_best, seen.done)
+
+    monkeypatch.setattr(Graphs, "__call__", wrong)
+    code = step.main(["--tiny", "--device", "cpu", "--precisions", "bf16", "--no-reference"])
+    assert code == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["agreed"] is False
+
+
+def test_without_a_gpu_it_says_what_it_needs():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = [ROOT / "scripts" / "gpu-check.sh", sys.executable]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "gpu-check needs a CUDA device" in ended.stderr
+
+
+def test_the_reference_lies_over_our_tensors_and_computes_the_same():
+    size = step.tiny()
+    ours = full_size.random_model(size.config, "bf16", dtype=torch.float32, device=CPU)
+    theirs = full_size.reference(ours, size.description)
+    table = theirs.get_input_embeddings().weight
+    assert table.data_ptr() == ours.embed_tokens.weight.data_ptr()
+    ids = torch.randint(5, 512, (1, 40), generator=torch.Generator().manual_seed(1))
+    canvas = torch.randint(5, 512, (1, 256), generator=torch.Generator().manual_seed(2))
+    cache = PrefixCache(size.config, CPU, torch.float32)
+    with torch.inference_mode():
+        prefix = theirs.model.encoder(input_ids=ids, use_cache=True).past_key_values
+        expected = theirs(past_key_values=prefix, decoder_input_ids=canvas).logits
+        ours.encode(ids[0].tolist(), cache)
+        logits = ours.logits(ours.canvas(canvas, cache, None))
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "experts", "linears"),
+    [("fp8", Fp8Weight, Fp8Weight), ("int4", Int4Weight, Fp8Weight)],
+)
+def test_weights_are_rounded_as_they_are_drawn(precision, experts, linears):
+    config = step.tiny().config
+
+    def made(precision, **how):
+        return full_size.random_model(config, precision, dtype=torch.float32, device=CPU, **how)
+
+    plain, rounded = made("bf16"), made(precision)
+    weights = dict(rounded.weights())
+    assert isinstance(weights["layers.0.experts.down_proj"], experts)
+    query = weights["layers.5.self_attn.q_proj.weight"]
+    assert isinstance(query, linears)
+    exact = plain.layers[5].self_attn.q_proj.weight
+    assert (query.dequantize(torch.float32) - exact).norm() < 0.04 * exact.norm()
+    assert "lm_head.weight" in weights
+    assert "lm_head.weight" not in dict(made(precision, head_copy=False).weights())
