@@ -154,6 +154,17 @@ def choose(
     return best
 
 
+def least(
+    config: ModelConfig,
+    precisions: Sequence[Precision] = PRECISIONS,
+    chunk: int = 512,
+    weights: int | None = None,
+) -> Plan:
+    """The smallest that runs: the precision that takes least, with LEAST_CONTEXT tokens."""
+    plans = [plan(config, precision, LEAST_CONTEXT, chunk, weights) for precision in precisions]
+    return min(plans, key=lambda found: found.total)
+
+
 def longest_context(
     config: ModelConfig,
     precision: Precision,
@@ -313,12 +324,11 @@ def _advice(
     chunk: int,
     weights: int | None,
 ) -> str:
-    plans = [plan(config, precision, LEAST_CONTEXT, chunk, weights) for precision in precisions]
-    least = min(plans, key=lambda found: found.total)
-    needed = math.ceil(least.total / 1e8) / 10
+    found = least(config, precisions, chunk, weights)
+    needed = math.ceil(found.total / 1e8) / 10
     return (
-        f"does not fit: {_named(least.precision)}, the smallest form, takes "
-        f"{least.weights / 1e9:.1f} GB of weights and {(least.total - least.weights) / 1e9:.1f} GB "
-        f"beside them with {LEAST_CONTEXT} tokens of context, {(least.total - free) / 1e9:.1f} GB "
+        f"does not fit: {_named(found.precision)}, the smallest form, takes "
+        f"{found.weights / 1e9:.1f} GB of weights and {(found.total - found.weights) / 1e9:.1f} GB "
+        f"beside them with {LEAST_CONTEXT} tokens of context, {(found.total - free) / 1e9:.1f} GB "
         f"more than the {free / 1e9:.1f} GB that are free; {needed:.1f} GB would do"
     )

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
@@ -81,31 +82,38 @@ def _model(name: str, can_count: bool) -> dict[str, Any]:
         config = ModelConfig.from_directory(directory)
     except EngineError as error:
         return {"model": None, "model_error": str(error)}
-    parameters, weight_bytes = _size(config) if can_count else (None, None)
+    parameters, need_bytes = _size(directory, config) if can_count else (None, None)
     facts = {
         "path": str(directory),
         "disk_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
         "family": config.family,
         "trained_for_diffusion": config.is_diffusion,
         "parameters": parameters,
-        "need_bytes": weight_bytes and weight_bytes + _BESIDE_WEIGHTS_BYTES,
+        "need_bytes": need_bytes,
     }
     if not facts["disk_bytes"]:
         return {"model": None, "model_error": f"{directory} has no *.safetensors weights"}
     return {"model": facts, "model_error": ""}
 
 
-def _size(config: ModelConfig) -> tuple[int, int]:
-    """Number of weights, each tied one counted once, and their bytes as the engine keeps them."""
+def _size(directory: Path, config: ModelConfig) -> tuple[int, int]:
+    """Number of weights, each tied one counted once, and the bytes that the engine needs at least."""
     import torch
 
+    from engine import fit, plan
+    from engine.config import EngineConfig
     from engine.model import Transformer
     from engine.runtime import choose_device, choose_dtype
 
     with torch.device("meta"):
         model = Transformer(config)
     count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
-    return count, count * choose_dtype("auto", choose_device("auto"), config).itemsize
+    device = choose_device("auto")
+    if device.type == "cuda":
+        settings = EngineConfig(model=directory)
+        stored = fit.weight_bytes(settings) if fit.is_packed(settings) else None
+        return count, plan.least(config, weights=stored).total
+    return count, count * choose_dtype("auto", device, config).itemsize + _BESIDE_WEIGHTS_BYTES
 
 
 if __name__ == "__main__":

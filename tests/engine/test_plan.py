@@ -1,9 +1,11 @@
 """The memory planner against sums made by hand, and against what models and caches really take."""
 
+import json
+
 import pytest
 import torch
 
-from engine import formats, graphs, plan, released
+from engine import formats, graphs, plan, probe, released
 from engine.cache import PrefixCache
 from engine.config import ModelConfig
 from engine.model import Transformer
@@ -160,6 +162,21 @@ def test_what_does_not_fit_says_what_would():
     assert f"{(least.total - 12e9) / 1e9:.1f} GB more than the 12.0 GB that are free" in said
     advised = float(said.rpartition("; ")[2].split()[0])
     assert plan.choose(CONFIG, int(advised * 1e9)).precision is LEAST, "the advice holds"
+
+
+def test_the_least_is_the_smallest_precision_with_little_context():
+    assert plan.least(CONFIG) == plan.plan(CONFIG, LEAST, 512)
+    assert plan.least(CONFIG, weights=1000).weights == 1000
+
+
+def test_doctor_asks_of_a_gpu_what_the_smallest_precision_needs(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps(released.CONFIG))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert probe._size(tmp_path, CONFIG) == (25_250_986_812, plan.least(CONFIG).total)
+    packed = {**released.CONFIG, "quantization_config": {"quant_method": "compressed-tensors"}}
+    (tmp_path / "config.json").write_text(json.dumps(packed))
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    assert probe._size(tmp_path, CONFIG)[1] == plan.least(CONFIG, weights=1000).total
 
 
 def test_the_table_has_a_line_for_each_card():
