@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine import graphs, infill, noise, steps
+from engine import graphs, infill, noise, sampler, steps
 from engine.config import SamplerConfig
 from engine.graphs import Graphs, Shape
 from engine.infill import Control
@@ -78,6 +78,22 @@ def test_the_stop_rule_fires_at_the_same_step(gemma, small):
         assert answers[0].log_probability == pytest.approx(answers[1].log_probability, abs=1e-3)
         stops.append(answers[0].forwards)
     assert min(stops) < 30, "the rule must have fired for this test to mean much"
+
+
+def test_padding_has_no_part_in_how_sure_the_hole_is(gemma, small, monkeypatch):
+    means = []
+    is_confident = sampler.is_confident
+
+    def recorded(entropy, threshold):
+        means.append(float(entropy.mean()))
+        return is_confident(entropy, threshold)
+
+    monkeypatch.setattr(sampler, "is_confident", recorded)
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    for make in (steps.plain, Graphs(gemma.ours, 64)):
+        walked(gemma.ours, make, cache, Canvas(hole=9, clamped=(5, 9)))
+    plain, still = means[: SAMPLER.max_steps], means[SAMPLER.max_steps :]
+    assert still == pytest.approx(plain, rel=1e-4)
 
 
 def test_buffers_used_before_leave_no_trace(gemma, small):
