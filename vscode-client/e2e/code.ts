@@ -56,6 +56,8 @@ export class Code {
     await until(() => fetch(`http://127.0.0.1:${code.port}/healthz`).then(({ ok }) => ok, () => false));
     code.browser = await chromium.launch({ executablePath: CHROMIUM, args: QUIET });
     code.page = await code.browser.newPage({ viewport: { width: 960, height: 540 } });
+    await code.page.goto(`http://127.0.0.1:${code.port}/?folder=${code.workspace}`);
+    await code.status().waitFor();
     return code;
   }
 
@@ -67,19 +69,21 @@ export class Code {
     writeFileSync(path.join(directory, "settings.json"), JSON.stringify(all));
   }
 
-  /** Opens a new file in a fresh window, the cursor at the mark `|`. */
+  /** Opens a new file in the window, the cursor at the mark `|`. */
   async open(name: string, marked: string): Promise<void> {
     const file = path.join(this.workspace, name);
     const before = marked.slice(0, marked.indexOf("|"));
     writeFileSync(file, marked.replace("|", ""));
     const line = before.split("\n").length;
     const column = before.length - before.lastIndexOf("\n");
-    const payload = [["openFile", `vscode-remote://127.0.0.1:${this.port}${file}:${line}:${column}`], ["gotoLineMode", "true"]];
-    const query = new URLSearchParams({ folder: this.workspace, payload: JSON.stringify(payload) });
-    await this.page.goto(`http://127.0.0.1:${this.port}/?${query.toString()}`);
-    await this.page.locator(".monaco-editor .view-lines").first().waitFor();
-    await this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor();
-    await this.page.locator(".monaco-editor textarea, .monaco-editor .native-edit-context").first().focus();
+    await until(async () => {
+      await this.press("Escape", "Control+p");
+      await this.page.keyboard.insertText(`${name}:${line}:${column}`);
+      await this.page.locator(".quick-input-list .monaco-list-row").getByText(name).first().waitFor();
+      await this.press("Enter");
+      return this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor({ timeout: 3000 }).then(() => true, () => false);
+    });
+    await this.page.locator(".editor-instance .cursor").first().waitFor({ state: "attached" });
   }
 
   async type(text: string): Promise<void> {

@@ -18,6 +18,8 @@ before(async () => {
   endEngine = await startEngine(runtime);
   const env = { DG_LSP_RUNTIME_DIR: runtime, DG_LSP_STATISTICS: path.join(runtime, "statistics"), PYTHONPATH: ROOT };
   code = await Code.start({ "dgLsp.engine.model": "scripted", "dgLsp.engine.start": false }, env);
+  await code.open("first.txt", "|\n");
+  await code.untilStatus(/ready/);
 });
 
 after(async () => {
@@ -28,7 +30,6 @@ after(async () => {
 
 test("ghost text appears, Tab takes exactly it, one undo takes it back", async () => {
   await code.open("tab.txt", `${SAY}|\n`);
-  await code.untilStatus(/ready/);
   await code.type("x = ");
   await code.untilGhost("alpha beta(gamma)");
   await code.picture("scripted");
@@ -135,7 +136,6 @@ test("settings hold at once", async () => {
 
 test("a killed server comes back by itself", async () => {
   await code.open("killed.txt", `${SAY}|\n`);
-  await code.untilStatus(/ready/);
   const [old, ...others] = code.servers();
   assert.ok(old && others.length === 0);
   process.kill(old, "SIGKILL");
