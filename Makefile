@@ -8,7 +8,8 @@ TORCH ?= cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 
-.PHONY: demo test check format lint types settings bench train train-few-steps gpu-check clean
+.PHONY: demo test check format lint types settings bench train train-few-steps gpu-check vscode e2e-vscode \
+	clean
 
 demo: $(VENV)/.engine
 	$(BIN)/dg-lsp pull
@@ -57,6 +58,19 @@ train-few-steps: $(VENV)/.dev
 # Everything that needs a CUDA device, in one command; on a bare machine: scripts/gpu-check.sh python3
 gpu-check: $(VENV)/.dev
 	scripts/gpu-check.sh $(BIN)/python
+
+# The VS Code extension: checked, and packaged as vscode-client/dist/dg-lsp.vsix. Needs Node.js 20 and npm.
+vscode: vscode-client/node_modules/.package-lock.json
+	cd vscode-client && npm run --silent check && npm run --silent package
+
+# The packaged extension in a real VS Code; what must be installed: vscode-client/e2e/setup.sh.
+e2e-vscode: vscode $(VENV)/.dev
+	$(BIN)/dg-lsp pull
+	vscode-client/e2e/setup.sh build/e2e
+	cd vscode-client && npm run --silent e2e
+
+vscode-client/node_modules/.package-lock.json: vscode-client/package-lock.json
+	cd vscode-client && npm ci --no-audit --no-fund
 
 $(VENV)/.engine: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -5,7 +5,7 @@ What it does is written in the request's prefix, so that every test says its own
     "fail TEXT"  raises EngineError(TEXT)
     "bug"        raises ValueError quoting the prefix
     "die"        ends the process as a crash would
-    "# say TEXT" anywhere: answers with the text, in which \\n is a line end
+    "# say TEXT" anywhere, the last one: answers with the text, in which \\n is a line end
     other        echoes the request
 `--model` scripts the loading: "load-slow", "load-fail", "load-bug", "load-no-torch".
 "load-slow" goes on as long as the file named by SCRIPTED_ENGINE_HOLD, where set, is there.
@@ -56,7 +56,7 @@ class ScriptedEngine:
             if request.deadline_ms is not None and spent_ms >= request.deadline_ms:
                 stop = StopReason.DEADLINE
                 break
-        _, say, text = request.prefix.partition("# say ")
+        _, say, text = request.prefix.rpartition("# say ")
         said = text.partition("\n")[0].replace("\\n", "\n")
         return InfillResult(
             text=said if say else f"[{request.prefix}|{request.suffix}]",

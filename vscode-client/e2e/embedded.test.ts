@@ -1,0 +1,76 @@
+/** The default model, its real engine and the views, of which pictures are kept. */
+
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import * as path from "node:path";
+import { after, before, test } from "node:test";
+import { Code, ROOT, until } from "./code";
+
+const TEXT = `def add(a, b):
+    return a + b
+
+
+def subtract(a, b):
+    |
+`;
+const runtime = mkdtempSync(path.join(tmpdir(), "dg-"));
+const statistics = path.join(runtime, "statistics.jsonl");
+let code: Code;
+
+before(async () => {
+  const env = {
+    DG_LSP_RUNTIME_DIR: path.join(runtime, "run"),
+    DG_LSP_STATISTICS: statistics,
+    DG_LSP_IDLE_EXIT_S: "1",
+    PYTHONPATH: ROOT,
+  };
+  code = await Code.start({ "dgLsp.engine.startTimeoutS": 120 }, env);
+});
+
+after(async () => {
+  await code.stop();
+  rmSync(runtime, { recursive: true, force: true });
+});
+
+test("the embedded model completes a Python function, and Tab takes what was shown", async () => {
+  await code.open("arithmetic.py", TEXT);
+  await until(async () => /ready/.test((await code.status().locator("[aria-label]").first().getAttribute("aria-label")) ?? ""), () => "the engine is not ready", 120);
+  await code.type("re");
+  await code.untilGhost(/^turn a - b/);
+  await code.untilStatus(/ready · dg-mini · .* · last answer \d+ ms/);
+  const shown = await code.ghost();
+  await code.picture("ghost-text");
+  await code.press("Tab");
+  await code.untilSaved("arithmetic.py", TEXT.replace("|", `re${shown}`));
+});
+
+test("the menu opens from the status bar and leads to the statistics", async () => {
+  const at = Math.floor(Date.now() / 1000) - 86_400;
+  const lines = Array.from({ length: 40 }, (_, index) => ({ at, event: "shown", ms: 60 + 9 * index }));
+  const outcomes = Array.from({ length: 20 }, (_, index) => ({
+    at,
+    event: "outcome",
+    how: ["full", "full", "partial", "typed", "rejected"][index % 5],
+    accepted: index % 5 < 3 ? 24 : 0,
+  }));
+  const kept = [15, 60, 300, 600].map((after_s) => ({ at, event: "retained", after_s, kept: 1000 - after_s, of: 1000 }));
+  const all = [...lines, ...outcomes, ...kept, { at, event: "typed", typed: 900 }];
+  writeFileSync(statistics, all.map((line) => `${JSON.stringify(line)}\n`).join(""));
+
+  await code.status().click();
+  const entry = code.page.locator(".quick-input-widget").getByText("Statistics");
+  await entry.waitFor();
+  await code.picture("menu");
+  await entry.click();
+  const heading = "Completions on this machine";
+  let text = "";
+  await until(async () => {
+    const texts = await Promise.all(code.page.frames().map((frame) => frame.locator("body").innerText().catch(() => "")));
+    text = texts.find((body) => body.includes(heading)) ?? "";
+    return text !== "";
+  });
+  assert.match(text, /Of what was accepted, still there/);
+  await code.page.waitForTimeout(500); // until it is painted: the picture is for people
+  await code.picture("statistics");
+});

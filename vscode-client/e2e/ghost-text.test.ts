@@ -1,0 +1,146 @@
+/** What a user sees and presses, each against exact answers of a scripted engine. */
+
+import { mkdtempSync, rmSync } from "node:fs";
+import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
+import * as path from "node:path";
+import { after, before, test } from "node:test";
+import { Code, GHOST, ROOT, until } from "./code";
+import { startEngine } from "./engine";
+
+const SAY = "# say alpha beta(gamma)\n\n";
+const FULL = "x = alpha beta(gamma)";
+const runtime = mkdtempSync(path.join(tmpdir(), "dg-"));
+let code: Code;
+let endEngine: () => void;
+
+before(async () => {
+  endEngine = await startEngine(runtime);
+  const env = { DG_LSP_RUNTIME_DIR: runtime, DG_LSP_STATISTICS: path.join(runtime, "statistics"), PYTHONPATH: ROOT };
+  code = await Code.start({ "dgLsp.engine.model": "scripted", "dgLsp.engine.start": false }, env);
+  await code.open("first.txt", "|\n");
+  await code.untilStatus(/ready/);
+});
+
+after(async () => {
+  await code.stop();
+  endEngine();
+  rmSync(runtime, { recursive: true, force: true });
+});
+
+test("ghost text appears, Tab takes exactly it, one undo takes it back", async () => {
+  await code.open("tab.txt", `${SAY}|\n`);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+  await code.picture("scripted");
+  await code.press("Tab");
+  await code.untilSaved("tab.txt", `${SAY}${FULL}\n`);
+  await code.press("Control+z");
+  await code.untilSaved("tab.txt", `${SAY}x = \n`);
+});
+
+test("Ctrl+Right takes a word and leaves the rest to see", async () => {
+  await code.open("word.txt", `${SAY}|\n`);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+  await code.press("Control+ArrowRight");
+  await code.untilGhost(" beta(gamma)");
+  await code.untilSaved("word.txt", `${SAY}x = alpha\n`);
+});
+
+test("Ctrl+Alt+Right takes a line", async () => {
+  const say = "# say one\\n  two\n\n";
+  await code.open("line.txt", `${say}|\n`);
+  await code.type("x = ");
+  await code.untilGhost(/^one/);
+  await code.press("Control+Alt+ArrowRight");
+  await code.untilSaved("line.txt", `${say}x = one\n\n`);
+});
+
+test("typing what is shown never makes it flicker", async () => {
+  await code.open("through.txt", `${SAY}|\n`);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+  const frames = code.page.evaluate(async (selector) => {
+    const seen: string[] = [];
+    const end = performance.now() + 1500;
+    while (performance.now() < end) {
+      await new Promise(requestAnimationFrame);
+      seen.push([...document.querySelectorAll(selector)].map((part) => part.textContent).join(""));
+    }
+    return seen;
+  }, GHOST);
+  await code.type("alpha be");
+  const seen = await frames;
+  assert.ok(seen.length > 20, `only ${seen.length} frames`);
+  assert.deepEqual(seen.filter((text) => !text.endsWith("ta(gamma)")), []);
+  await code.untilGhost("ta(gamma)");
+});
+
+test("Escape takes it away and leaves the text alone", async () => {
+  await code.open("escape.txt", `${SAY}|\n`);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+  await code.press("Escape");
+  await code.untilGhost("");
+  await code.untilSaved("escape.txt", `${SAY}x = \n`);
+});
+
+test("what stands behind the cursor is not written twice", async () => {
+  const say = "# say one, two)\n\n";
+  await code.open("suffix.txt", `${say}call|)\n`);
+  await code.type("(");
+  await code.untilGhost("one, two");
+  await code.press("Tab");
+  await code.untilSaved("suffix.txt", `${say}call(one, two)\n`);
+});
+
+test("beside an open suggest widget, what is shown extends the selected word", async () => {
+  code.configure({ "editor.wordBasedSuggestions": "currentDocument" });
+  const say = "# say (soup)\n";
+  await code.open("suggest.txt", `${say}alphabet\n|\n`);
+  await code.type("alp");
+  await code.page.locator(".suggest-widget.visible").waitFor();
+  await code.untilGhost("habet(soup)");
+  await code.picture("suggest");
+  await code.press("Tab");
+  await code.untilGhost("(soup)");
+  await code.press("Tab");
+  await code.untilSaved("suggest.txt", `${say}alphabet\nalphabet(soup)\n`);
+  code.configure({});
+});
+
+test("a second file in the same window has its own completions", async () => {
+  await code.open("second.txt", "# say second answer\n\n|\n");
+  await code.type("y = ");
+  await code.untilGhost("second answer");
+});
+
+test("settings hold at once", async () => {
+  await code.open("live.txt", `${SAY}|\n`);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+  code.configure({ "dgLsp.enabled": false });
+  await until(async () => {
+    await code.press("Backspace", "Space");
+    return (await code.ghost()) === "";
+  });
+  await code.untilStatus(/disabled: completions are off/);
+  code.configure({});
+  await until(async () => {
+    await code.press("Backspace", "Space");
+    await code.page.waitForTimeout(300);
+    return (await code.ghost()) === "alpha beta(gamma)";
+  });
+});
+
+test("a killed server comes back by itself", async () => {
+  await code.open("killed.txt", `${SAY}|\n`);
+  const [old, ...others] = code.servers();
+  assert.ok(old && others.length === 0);
+  process.kill(old, "SIGKILL");
+  await until(() => code.servers().some((pid) => pid !== old));
+  await code.untilStatus(/ready/);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+});

