@@ -13,7 +13,6 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -98,7 +97,7 @@ class Edit(NamedTuple):
 
 
 class Document:
-    """The text of one open document, and where its lines begin once somebody asks.
+    """The text of one open document, and how long its lines are once somebody asks.
 
     The text is one string, because many documents are open and few are edited. A client's lone
     surrogates become U+FFFD, which is as long in each encoding.
@@ -112,19 +111,20 @@ class Document:
         self.language = language
         self.version = version
         self._encoding = encoding
-        self._known_starts: array[int] | None = None
+        self._known_lengths: array[int] | None = None  # of lines
         self._typed_to: Position | None = None  # where the newest text that was put in ends
 
     def lines(self, first: int, count: int) -> str:
         """The text of so many lines, with their ends."""
-        return self.text[self._start_of(first) : self._start_of(first + count)]
+        start = self._start_of(first)
+        return self.text[start : start + sum(self._lengths[first : first + count])]
 
     def apply(self, edits: Iterable[Edit], version: int) -> None:
         """Makes the edits in order, each on the result of the one before."""
         for edit in edits:
             text = whole_characters(edit.text)
             if edit.start is None or edit.end is None:
-                self.text, self._known_starts = text, None
+                self.text, self._known_lengths = text, None
                 self._typed_to = None
             else:
                 start, end = min(edit.start, edit.end), max(edit.start, edit.end)
@@ -138,12 +138,12 @@ class Document:
 
     def snapshot(self, position: Position, path: str = "") -> Snapshot | None:
         """The document with the cursor at `position`; None if there is no such line."""
-        if not 0 <= position.line < len(self._starts):
+        if not 0 <= position.line < len(self._lengths):
             return None
         content = self._content(position.line)
         return Snapshot(
             text=self.text,
-            offset=self._starts[position.line]
+            offset=self._start_of(position.line)
             + _index(content, position.character, self._encoding),
             uri=self.uri,
             path=path,
@@ -152,15 +152,15 @@ class Document:
         )
 
     @property
-    def _starts(self) -> array[int]:
-        """Where each line begins, in code points; four bytes each."""
-        if self._known_starts is None:
-            self._known_starts = _starts(self.text)
-        return self._known_starts
+    def _lengths(self) -> array[int]:
+        """How many code points each line has with its end; an edit changes few of them."""
+        if self._known_lengths is None:
+            self._known_lengths = _lengths(self.text)
+        return self._known_lengths
 
     def _start_of(self, line: int) -> int:
-        """Where a line begins, or would if there were so many."""
-        return self._starts[line] if line < len(self._starts) else len(self.text)
+        """Where a line begins, or where the text ends if there are not so many."""
+        return sum(self._lengths[:line])
 
     def _content(self, line: int) -> str:
         return self.lines(line, 1).rstrip("\r\n")
@@ -172,18 +172,19 @@ class Document:
         content = self._content(last.line)
         _, right = _cut(content, last.character, self._encoding)
         line, behind = first.line, last.line + 1
-        begin, until = self._starts[line], self._start_of(behind)
-        changed = left + text + right + self.text[self._starts[last.line] + len(content) : until]
+        begin, until = self._start_of(line), self._start_of(behind)
+        line_end = self.text[self._start_of(last.line) + len(content) : until]
+        changed = left + text + right + line_end
         if line and changed.startswith("\n") and self.text[begin - 1] == "\r":
             line -= 1  # the two become one line end
-            changed = self.text[self._starts[line] : begin] + changed
-            begin = self._starts[line]
-        starts = array("I", (begin + start for start in _starts(changed)))
-        if behind < len(self._starts):
-            starts.pop()  # `changed` ends with a line end, so the line after it is the old next one
-        longer = begin + len(changed) - until
+            before = self._lengths[line]
+            changed = self.text[begin - before : begin] + changed
+            begin -= before
+        lengths = _lengths(changed)
+        if behind < len(self._lengths):
+            lengths.pop()  # `changed` ends with a line end, and what follows is the old next line
         self.text = self.text[:begin] + changed + self.text[until:]
-        self._starts[line:] = starts + array("I", (at + longer for at in self._starts[behind:]))
+        self._lengths[line:behind] = lengths
 
     def _end_of(self, text: str, start: Position) -> Position:
         """Where text ends that was put in at `start`."""
@@ -194,7 +195,7 @@ class Document:
 
     def _clamp(self, position: Position) -> Position:
         """Lines behind the last one mean the end of the document."""
-        last = len(self._starts) - 1
+        last = len(self._lengths) - 1
         if position.line > last:
             return Position(last, units(self._content(last), self._encoding))
         return position
@@ -234,13 +235,12 @@ def uri_path(uri: str) -> str:
         return ""
 
 
-def _starts(text: str) -> array[int]:
-    """Where the lines of `text` begin; the last one has no end and may be empty."""
-    lines = io.StringIO(text, newline="")
-    starts = array("I", accumulate(map(len, lines), initial=0))
-    if len(starts) > 1 and not text.endswith(("\n", "\r")):
-        starts.pop()
-    return starts
+def _lengths(text: str) -> array[int]:
+    """How long the lines of `text` are with their ends; the last one has none and may be empty."""
+    lengths = array("I", map(len, io.StringIO(text, newline="")))
+    if not text or text.endswith(("\n", "\r")):
+        lengths.append(0)
+    return lengths
 
 
 def _cut(line: str, at: int, encoding: Encoding) -> tuple[str, str]:

@@ -96,7 +96,7 @@ def test_any_edits_leave_the_text_equal_to_the_clients(text, encoding, data):
         store.apply([edit], version)
         assert store.text == naive.text
         assert store.version == version
-        assert store._starts == document(naive.text)._starts
+        assert store._lengths == document(naive.text)._lengths
 
 
 @given(texts, encodings, st.data())
@@ -151,7 +151,7 @@ def test_a_cursor_within_a_character_means_the_place_before_it():
 )
 def test_lines_end_at_lf_crlf_and_cr_only(text, lines):
     store = document(text)
-    assert [store.lines(number, 1) for number in range(len(store._starts))] == lines
+    assert [store.lines(number, 1) for number in range(len(store._lengths))] == lines
 
 
 def test_a_line_feed_typed_behind_a_carriage_return_makes_one_line_end():
@@ -183,9 +183,9 @@ def test_edits_of_one_change_are_made_one_after_the_other():
 def test_a_keystroke_splits_the_changed_line_only(monkeypatch):
     store = document("line\n" * 50_000)
     store.snapshot(Position(0, 0))
-    split, original = [], document_module._starts
+    split, original = [], document_module._lengths
     monkeypatch.setattr(
-        document_module, "_starts", lambda text: split.append(text) or original(text)
+        document_module, "_lengths", lambda text: split.append(text) or original(text)
     )
     store.apply([Edit("x", Position(25_000, 2), Position(25_000, 2))], 2)
     assert split == ["lixne\n"]
