@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -96,42 +97,34 @@ class Edit(NamedTuple):
 
 
 class Document:
-    """The text of one open document, as lines that keep their ends.
+    """The text of one open document, and how long its lines are once somebody asks.
 
-    An edit splices the lines it touches, so that a keystroke costs the same in a long file.
-    A client's lone surrogates become U+FFFD, which is as long in each encoding.
+    The text is one string, because many documents are open and few are edited. A client's lone
+    surrogates become U+FFFD, which is as long in each encoding.
     """
 
     def __init__(
         self, text: str, *, uri: str, language: str, version: int, encoding: Encoding
     ) -> None:
+        self.text = whole_characters(text)
         self.uri = uri
         self.language = language
         self.version = version
         self._encoding = encoding
-        self._lines = _split(whole_characters(text))
+        self._known_lengths: array[int] | None = None  # of lines
         self._typed_to: Position | None = None  # where the newest text that was put in ends
-
-    @property
-    def size(self) -> int:
-        """How many characters the text has."""
-        return sum(map(len, self._lines))
-
-    @property
-    def text(self) -> str:
-        """The whole text."""
-        return "".join(self._lines)
 
     def lines(self, first: int, count: int) -> str:
         """The text of so many lines, with their ends."""
-        return "".join(self._lines[first : first + count])
+        start = self._start_of(first)
+        return self.text[start : start + sum(self._lengths[first : first + count])]
 
     def apply(self, edits: Iterable[Edit], version: int) -> None:
         """Makes the edits in order, each on the result of the one before."""
         for edit in edits:
             text = whole_characters(edit.text)
             if edit.start is None or edit.end is None:
-                self._lines = _split(text)
+                self.text, self._known_lengths = text, None
                 self._typed_to = None
             else:
                 start, end = min(edit.start, edit.end), max(edit.start, edit.end)
@@ -145,33 +138,53 @@ class Document:
 
     def snapshot(self, position: Position, path: str = "") -> Snapshot | None:
         """The document with the cursor at `position`; None if there is no such line."""
-        if not 0 <= position.line < len(self._lines):
+        if not 0 <= position.line < len(self._lengths):
             return None
-        before = self._lines[: position.line]
-        line = _content(self._lines[position.line])
+        content = self._content(position.line)
         return Snapshot(
             text=self.text,
-            offset=sum(map(len, before)) + _index(line, position.character, self._encoding),
+            offset=self._start_of(position.line)
+            + _index(content, position.character, self._encoding),
             uri=self.uri,
             path=path,
             language=self.language,
             version=self.version,
         )
 
+    @property
+    def _lengths(self) -> array[int]:
+        """How many code points each line has with its end; an edit changes few of them."""
+        if self._known_lengths is None:
+            self._known_lengths = _lengths(self.text)
+        return self._known_lengths
+
+    def _start_of(self, line: int) -> int:
+        """Where a line begins, or where the text ends if there are not so many."""
+        return sum(self._lengths[:line])
+
+    def _content(self, line: int) -> str:
+        return self.lines(line, 1).rstrip("\r\n")
+
     def _splice(self, start: Position, end: Position, text: str) -> None:
+        """Puts text between two positions; only the lines that it touches are split anew."""
         first, last = self._clamp(start), self._clamp(end)
-        left, _ = _cut(_content(self._lines[first.line]), first.character, self._encoding)
-        line = self._lines[last.line]
-        _, right = _cut(_content(line), last.character, self._encoding)
-        changed = left + text + right + line[len(_content(line)) :]
-        begin = first.line
-        if begin and changed.startswith("\n") and self._lines[begin - 1].endswith("\r"):
-            begin -= 1  # the two become one line end
-            changed = self._lines[begin] + changed
-        lines = _split(changed)
-        if last.line + 1 < len(self._lines):
-            lines.pop()  # `changed` ends with a line end, so the line after it is the old next one
-        self._lines[begin : last.line + 1] = lines
+        left, _ = _cut(self._content(first.line), first.character, self._encoding)
+        content = self._content(last.line)
+        _, right = _cut(content, last.character, self._encoding)
+        line, behind = first.line, last.line + 1
+        begin, until = self._start_of(line), self._start_of(behind)
+        line_end = self.text[self._start_of(last.line) + len(content) : until]
+        changed = left + text + right + line_end
+        if line and changed.startswith("\n") and self.text[begin - 1] == "\r":
+            line -= 1  # the two become one line end
+            before = self._lengths[line]
+            changed = self.text[begin - before : begin] + changed
+            begin -= before
+        lengths = _lengths(changed)
+        if behind < len(self._lengths):
+            lengths.pop()  # `changed` ends with a line end, and what follows is the old next line
+        self.text = self.text[:begin] + changed + self.text[until:]
+        self._lengths[line:behind] = lengths
 
     def _end_of(self, text: str, start: Position) -> Position:
         """Where text ends that was put in at `start`."""
@@ -182,9 +195,9 @@ class Document:
 
     def _clamp(self, position: Position) -> Position:
         """Lines behind the last one mean the end of the document."""
-        last = len(self._lines) - 1
+        last = len(self._lengths) - 1
         if position.line > last:
-            return Position(last, units(self._lines[last], self._encoding))
+            return Position(last, units(self._content(last), self._encoding))
         return position
 
 
@@ -222,16 +235,12 @@ def uri_path(uri: str) -> str:
         return ""
 
 
-def _split(text: str) -> list[str]:
-    """Lines with their ends; the last one has none and may be empty."""
-    lines = list(io.StringIO(text, newline=""))
-    if not lines or lines[-1].endswith(("\n", "\r")):
-        lines.append("")
-    return lines
-
-
-def _content(line: str) -> str:
-    return line.rstrip("\r\n")
+def _lengths(text: str) -> array[int]:
+    """How long the lines of `text` are with their ends; the last one has none and may be empty."""
+    lengths = array("I", map(len, io.StringIO(text, newline="")))
+    if not text or text.endswith(("\n", "\r")):
+        lengths.append(0)
+    return lengths
 
 
 def _cut(line: str, at: int, encoding: Encoding) -> tuple[str, str]:

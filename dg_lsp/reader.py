@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 QUIET_S = 0.3  # without a keystroke; files are read in such pauses only
 _MOST_WAITING = 2_000  # a checkout of another branch changes more than is worth reading one by one
 
-Put = Callable[[str, tuple[Definition, ...] | None], None]
+Put = Callable[[Path, str, tuple[Definition, ...] | None], None]
 
 
 class Reader:
-    """Takes what is to be read and gives it to `put`: a path and its definitions, or None.
+    """Takes what is to be read and gives it to `put`: folder, path and definitions, or None.
 
-    `allowed` gets a folder of the workspace and a path below it. `put` is called in the thread.
+    `allowed` too gets a folder of the workspace and a path below it. `put` is called in the thread.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Reader:
                 if everything:
                     self._read_all(folder, path)
                 elif not self._allowed(folder, path) or is_ignored(folder, path):
-                    self._put(path, None)
+                    self._put(folder, path, None)
                 else:
-                    self._put(path, read(folder, path, self._limits))
+                    self._put(folder, path, read(folder, path, self._limits))
         except _Closed:
             logger.debug("reading ends early")
 
@@ -97,7 +97,7 @@ class Reader:
             pause=self._pause,
         )
         for path, found in files:
-            self._put(path, found)
+            self._put(folder, path, found)
 
     def _pause(self) -> None:
         """Waits until nobody types; raises _Closed when there is no more to do."""

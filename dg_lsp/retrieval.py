@@ -47,11 +47,9 @@ class Retrieval:
     def __init__(
         self,
         index: Index | None = None,
-        allowed: Callable[[str], bool] = lambda path: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.index = index or Index()
-        self._allowed = allowed
         self._clock = clock
         self._ring = Ring()
         self._edits: list[Chunk] = []
@@ -72,7 +70,7 @@ class Retrieval:
 
     def update(self, path: str, language: str, text: str) -> None:
         """Takes a document's definitions: on opening, on saving, and when typing has paused."""
-        if path and len(text) <= _MAX_LIVE_CHARS and self._allowed(path):
+        if path and len(text) <= _MAX_LIVE_CHARS:
             self.index.put(path, definitions(LINE_END.sub("\n", text), language))
 
     def pasted(self, path: str, text: str) -> None:
@@ -144,11 +142,7 @@ class Retrieval:
         for name, distance in _names(snapshot).items():
             if name not in self.index:
                 continue
-            every = [
-                found
-                for found in self.index.lookup(name)
-                if found.path != snapshot.path and self._allowed(found.path)
-            ]
+            every = [found for found in self.index.lookup(name) if found.path != snapshot.path]
             if len(every) > _COMMON and name not in imported:
                 continue
             for found in every:
@@ -175,7 +169,7 @@ class Retrieval:
         for chunk in reversed(chunks):
             lines = _lines(chunk.text)
             new = len(lines - said) > len(lines) / 2
-            if len(chunk.text) + 2 <= chars and new and self._allowed(chunk.path):
+            if len(chunk.text) + 2 <= chars and new:
                 said |= lines
                 chars -= len(chunk.text) + 2
                 kept.append(ContextChunk(chunk.path, chunk.text))

@@ -243,7 +243,7 @@ class Session:
         if secret := self._around.excluded(ask.uri):
             return Status("excluded", secret)
         off = self.switches.silence(self.settings, document.language, ask.folder, ask.automatic)
-        if off is None and (reason := exclusion(ask, document.size)):
+        if off is None and (reason := exclusion(ask, len(document.text))):
             return Status("excluded", reason)
         return off
 

@@ -10,6 +10,7 @@ nothing of LSP messages or of how an engine is asked.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -59,6 +60,7 @@ class Surroundings:
         self._budget_s = budget_s
         self._idle_s = idle_s
         self._folders: dict[str, Path] = {}
+        self._labels: dict[str, str] = {}
         self._exclusions = Exclusions()
         self._thread = thread or ThreadPoolExecutor(1, "retrieval")
         self._retrieval = Retrieval()
@@ -71,6 +73,7 @@ class Surroundings:
     def configure(self, folders: Mapping[str, Path], exclusions: Exclusions) -> None:
         """Starts afresh with other folders or other exclusions."""
         self._folders, self._exclusions = dict(folders), exclusions
+        self._labels = _labels(self._folders)
         self._forget_all()
 
     def path(self, uri: str) -> str:
@@ -98,7 +101,7 @@ class Surroundings:
         self._stir()
         for edit in edits:
             if edit.start is not None and "\n" in edit.text and not self.excluded(uri):
-                self._do(self._retrieval.pasted, self.path(uri), edit.text)
+                self._do(self._retrieval.pasted, self._labelled(uri, self.path(uri)), edit.text)
 
     def saved(self, document: Document) -> None:
         """Takes what a document defines now, and the place where it was saved."""
@@ -114,7 +117,7 @@ class Surroundings:
     def visited(self, snapshot: Snapshot) -> None:
         """Notes where the cursor is."""
         self._stir()
-        self._do(self._retrieval.visit, snapshot)
+        self._do(self._retrieval.visit, self._in_workspace(snapshot))
 
     def files_changed(self, uris: Iterable[str]) -> None:
         """Reads again what was changed, made or deleted; all, if what is ignored has changed."""
@@ -168,7 +171,8 @@ class Surroundings:
     async def _look_anew(self, snapshot: Snapshot, budget: Budget, warm: Warm) -> None:
         await asyncio.sleep(self._idle_s)
         self._do(self._retrieval.settle)
-        self._do(self._retrieval.update, snapshot.path, snapshot.language, snapshot.text)
+        here = self._in_workspace(snapshot)
+        self._do(self._retrieval.update, here.path, here.language, here.text)
         try:
             await self._find(snapshot, budget, warm)
         except Exception as error:  # noqa: BLE001 - nobody waits for it, and the next request tells
@@ -177,7 +181,9 @@ class Surroundings:
     async def _find(self, snapshot: Snapshot, budget: Budget, warm: Warm | None = None) -> None:
         """Looks, and gives out what is found if it may still be used then."""
         retrieval = self._retrieval
-        found = await asyncio.wrap_future(self._do(retrieval.look, snapshot, budget))
+        found = await asyncio.wrap_future(
+            self._do(retrieval.look, self._in_workspace(snapshot), budget)
+        )
         given = self._given.get(snapshot.uri)
         if found is None:
             return
@@ -194,8 +200,17 @@ class Surroundings:
             self._reader.typed()
 
     def _update(self, document: Document) -> None:
-        path = self.path(document.uri)
+        path = self._labelled(document.uri, self.path(document.uri))
         self._do(self._retrieval.update, path, document.language, document.text)
+
+    def _in_workspace(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with a path that no file of another folder has."""
+        path = self._labelled(snapshot.uri, snapshot.path)
+        return snapshot if path == snapshot.path else dataclasses.replace(snapshot, path=path)
+
+    def _labelled(self, uri: str, path: str) -> str:
+        label = self._labels.get(self._folder(uri), "")
+        return f"{label}/{path}" if label and path else path
 
     def _folder(self, uri: str) -> str:
         """The URI of the innermost folder that a document is in; empty if it is in none."""
@@ -205,8 +220,10 @@ class Surroundings:
     def _reading(self) -> Reader:
         if self._reader is None:
             retrieval = self._retrieval
+            labels = {path: self._labels[uri] for uri, path in self._folders.items()}
 
-            def put(path: str, found: tuple[Definition, ...] | None) -> None:
+            def put(folder: Path, path: str, found: tuple[Definition, ...] | None) -> None:
+                path = f"{labels[folder]}/{path}" if labels[folder] else path
                 if found is None:
                     self._do(retrieval.forget, path)
                 else:
@@ -219,7 +236,7 @@ class Surroundings:
         return not self._exclusions.reason(path, folder.as_posix())
 
     def _forget_all(self) -> None:
-        self._retrieval = Retrieval(allowed=lambda path: not self._exclusions.reason(path))
+        self._retrieval = Retrieval()
         self._given.clear()
         if self._reader:
             self._reader.close()
@@ -244,6 +261,16 @@ class Surroundings:
             done: Future[T | None] = Future()
             done.set_result(None)
             return done
+
+
+def _labels(folders: Mapping[str, Path]) -> dict[str, str]:
+    """What paths of each folder begin with, where there are several: its name, or one like it."""
+    labels: dict[str, str] = {}
+    for uri, folder in folders.items():
+        names = [folder.name, *(f"{folder.name}-{number}" for number in range(2, len(folders) + 1))]
+        free = (name for name in names if name not in labels.values())
+        labels[uri] = next(free) if len(folders) > 1 else ""
+    return labels
 
 
 def _line(snapshot: Snapshot) -> int:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ _NO_DEFINITIONS = {"", "html", "css", "json", "jsonc", "yaml", "toml", "markdown
 EXTENSIONS = tuple(
     ending for ending, language in BY_EXTENSION.items() if language not in _NO_DEFINITIONS
 )
+_OBJECT_BYTES = 250  # of a definition beside its characters
 _NEVER = {"node_modules", "__pycache__", "site-packages", "venv"}
 
 
@@ -39,7 +41,7 @@ class Limits:
     entries: int = 100_000  # of directories, looked at
     file_bytes: int = 64_000  # parsing this much takes 15 ms, and nothing else runs meanwhile
     bytes: int = 20_000_000
-    definitions: int = 15_000
+    index_bytes: int = 4_000_000  # about 10,000 definitions
     seconds: float = 30.0  # of work, pauses not counted
 
 
@@ -56,40 +58,52 @@ class Index:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._files: dict[str, tuple[Definition, ...]] = {}
-        self._paths: dict[str, set[str]] = {}  # name -> files that define it
-        self._count = 0
+        self._paths: dict[str, tuple[str, ...]] = {}  # name -> files that define it
+        self._bytes = 0
 
     def __len__(self) -> int:
-        return self._count
+        return sum(map(len, self._files.values()))
 
     @property
     def files(self) -> int:
         """How many files are known."""
         return len(self._files)
 
+    @property
+    def bytes(self) -> int:
+        """About how much memory the definitions take."""
+        return self._bytes
+
     def put(self, path: str, found: tuple[Definition, ...]) -> None:
-        """Takes what a file defines now in place of what it did before."""
+        """Takes what a file defines now in place of what it did before; no more than has room."""
         self.remove(path)
+        sizes = accumulate(map(_size, found))
+        kept = tuple(
+            definition
+            for definition, size in zip(found, sizes, strict=True)
+            if size <= self._limits.index_bytes
+        )
+        needed = sum(map(_size, kept))
         while self._files and (
-            self._count + len(found) > self._limits.definitions
+            self._bytes + needed > self._limits.index_bytes
             or len(self._files) >= self._limits.files
         ):
             self.remove(next(iter(self._files)))
-        kept = found[: self._limits.definitions]
         self._files[path] = kept
-        self._count += len(kept)
-        for definition in kept:
-            self._paths.setdefault(definition.name, set()).add(path)
+        self._bytes += needed
+        for name in {definition.name for definition in kept}:
+            self._paths[name] = (*self._paths.get(name, ()), path)
 
     def remove(self, path: str) -> None:
         """Forgets a file, or all files below a folder."""
         for gone in [path] if path in self._files else self._below(path):
-            for definition in self._files[gone]:
-                paths = self._paths.get(definition.name, set())
-                paths.discard(gone)
-                if not paths:
-                    self._paths.pop(definition.name, None)
-            self._count -= len(self._files.pop(gone))
+            lost = self._files.pop(gone)
+            self._bytes -= sum(map(_size, lost))
+            for name in {definition.name for definition in lost}:
+                if others := tuple(other for other in self._paths[name] if other != gone):
+                    self._paths[name] = others
+                else:
+                    del self._paths[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self._paths
@@ -105,6 +119,10 @@ class Index:
 
     def _below(self, folder: str) -> list[str]:
         return [path for path in self._files if path.startswith(f"{folder}/")]
+
+
+def _size(definition: Definition) -> int:
+    return _OBJECT_BYTES + len(definition.name) + len(definition.text)
 
 
 def read(root: Path, path: str, limits: Limits | None = None) -> tuple[Definition, ...] | None:

@@ -1,9 +1,11 @@
 import os
+import tracemalloc
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dg_lsp import document as document_module
 from dg_lsp.document import Document, Edit, Position, Snapshot, is_read_only, relative_path, units
 
 ENCODINGS = ("utf-8", "utf-16", "utf-32")
@@ -94,7 +96,7 @@ def test_any_edits_leave_the_text_equal_to_the_clients(text, encoding, data):
         store.apply([edit], version)
         assert store.text == naive.text
         assert store.version == version
-        assert store._lines == document(naive.text)._lines
+        assert store._lengths == document(naive.text)._lengths
 
 
 @given(texts, encodings, st.data())
@@ -148,7 +150,8 @@ def test_a_cursor_within_a_character_means_the_place_before_it():
     ],
 )
 def test_lines_end_at_lf_crlf_and_cr_only(text, lines):
-    assert document(text)._lines == lines
+    store = document(text)
+    assert [store.lines(number, 1) for number in range(len(store._lengths))] == lines
 
 
 def test_a_line_feed_typed_behind_a_carriage_return_makes_one_line_end():
@@ -177,12 +180,24 @@ def test_edits_of_one_change_are_made_one_after_the_other():
     assert store.text == "new"
 
 
-def test_a_keystroke_touches_the_changed_lines_only():
+def test_a_keystroke_splits_the_changed_line_only(monkeypatch):
     store = document("line\n" * 50_000)
-    before = list(store._lines)
+    store.snapshot(Position(0, 0))
+    split, original = [], document_module._lengths
+    monkeypatch.setattr(
+        document_module, "_lengths", lambda text: split.append(text) or original(text)
+    )
     store.apply([Edit("x", Position(25_000, 2), Position(25_000, 2))], 2)
-    changed = [i for i, line in enumerate(store._lines) if line is not before[i]]
-    assert changed == [25_000]
+    assert split == ["lixne\n"]
+
+
+def test_a_document_that_nobody_edits_takes_no_more_than_its_text():
+    text = "line\n" * 50_000
+    tracemalloc.start()
+    stores = [document(text + str(number)) for number in range(4)]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1.1 * sum(len(store.text) for store in stores)
 
 
 @pytest.mark.parametrize(

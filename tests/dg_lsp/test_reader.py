@@ -16,7 +16,7 @@ def start():
 
     def start(**options):
         out = queue.Queue()
-        reader = Reader(lambda path, found: out.put((path, found)), quiet_s=0, **options)
+        reader = Reader(lambda folder, path, found: out.put((path, found)), quiet_s=0, **options)
         readers.append(reader)
         return reader, lambda: out.get(timeout=30)
 
@@ -75,7 +75,7 @@ def test_while_somebody_types_nothing_is_read(tmp_path):
 
     (tmp_path / "a.py").write_text("")
     out = queue.Queue()
-    reader = Reader(lambda path, found: out.put(path), quiet_s=2, clock=lambda: now[0])
+    reader = Reader(lambda folder, path, found: out.put(path), quiet_s=2, clock=lambda: now[0])
     reader._closed = Waits()
     reader.typed()
     reader.read(tmp_path, "a.py")
@@ -96,7 +96,7 @@ def test_a_closed_reader_reads_no_further(tmp_path):
         (tmp_path / f"{i}.py").write_text("")
     seen = []
 
-    def put(path, found):
+    def put(folder, path, found):
         seen.append(path)
         reader.close()
 
@@ -110,7 +110,7 @@ def test_more_changes_than_can_wait_are_dropped(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "dg_lsp")
     monkeypatch.setattr(reading, "_MOST_WAITING", 3)
     stuck = threading.Event()
-    reader = Reader(lambda path, found: stuck.wait(30), quiet_s=0)
+    reader = Reader(lambda folder, path, found: stuck.wait(30), quiet_s=0)
     for _ in range(9):
         reader.read(tmp_path, "a.py")
     assert "too many files" in caplog.text

@@ -198,17 +198,6 @@ def test_definitions_come_last_and_places_first():
     assert order == ["edit.py", "place.py", "edit.py", "shapes.py"]
 
 
-def test_what_is_not_allowed_is_given_nowhere():
-    found = Retrieval(allowed=lambda path: path != "secret.py")
-    found.update("secret.py", "python", "def paint(password):\n    pass\n")
-    for version in range(2):
-        found.visit(at(numbered(100, 50, "token"), uri="secret.py", version=version))
-    here = at(USER)
-    found.visit(here)
-    found.settle()
-    assert texts(found, here, 9000) == []
-
-
 def test_a_forgotten_file_is_given_nowhere():
     found = retrieval(shapes=SHAPES)
     for version in range(2):

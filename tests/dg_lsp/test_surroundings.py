@@ -81,6 +81,25 @@ async def test_saving_and_changes_on_disk_are_seen(around, tmp_path):
     await until(gone)
 
 
+async def test_files_of_two_folders_with_the_same_path_are_two(around, tmp_path):
+    one, two = tmp_path / "one" / "lib", tmp_path / "two" / "lib"
+    for folder in (one, two):
+        folder.mkdir(parents=True)
+    around.configure({folder.as_uri(): folder for folder in (one, two)}, Exclusions())
+    document = opened(around, one)
+    opened(around, one, "shapes.py", SHAPES)
+    opened(around, two, "shapes.py", SHAPES.replace("Covers", "Also covers"))
+    opened(around, two, "user.py", "def paint(other_arguments):\n    return 1\n")
+    assert await paths(around, document) == ["lib-2/shapes.py", "lib-2/user.py", "lib/shapes.py"]
+    around.files_changed([f"{two.as_uri()}/shapes.py"])  # which is not there
+
+    async def gone():
+        around.closed(document.uri)
+        return await paths(around, document) == ["lib-2/user.py", "lib/shapes.py"]
+
+    await until(gone)
+
+
 async def test_what_is_ignored_later_is_forgotten(around, tmp_path):
     opened(around, tmp_path, "shapes.py", SHAPES)
     document = opened(around, tmp_path)

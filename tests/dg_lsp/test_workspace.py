@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 
 import pytest
 
@@ -20,6 +21,11 @@ def found(root, **options):
 
 def named(*names):
     return tuple(Definition(name, f"def {name}():", 0, 1) for name in names)
+
+
+def definition_of(number):
+    text = f"def name_{number}(first, second):" + " " * 100
+    return Definition(f"name_{number}", text, 1000 + number, 2000 + number)
 
 
 def test_the_index_knows_where_a_name_is_defined():
@@ -49,13 +55,26 @@ def test_a_removed_folder_takes_its_files_along():
 
 
 def test_the_index_stays_within_its_limits():
-    index = Index(Limits(files=3, definitions=10))
+    index = Index(Limits(files=3, index_bytes=3_000))
     for i in range(20):
         index.put(f"{i}.py", named(*(f"name_{i}_{n}" for n in range(4))))
-        assert index.files <= 3 and len(index) <= 10
+        assert index.files <= 3 and index.bytes <= 3_000
     assert "name_19_0" in index and "name_0_0" not in index
     index.put("large.py", named(*(f"large_{n}" for n in range(50))))
-    assert len(index) == 10
+    assert "large_0" in index and "large_49" not in index and index.bytes <= 3_000
+
+
+def test_what_the_index_says_it_takes_is_about_what_it_takes():
+    index = Index()
+    tracemalloc.start()
+    for i in range(100):
+        index.put(f"{i}.py", tuple(map(definition_of, range(100 * i, 100 * i + 100))))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 2 * index.bytes < 2 * Limits().index_bytes
+    for i in range(100):
+        index.remove(f"{i}.py")
+    assert index.bytes == len(index) == index.files == 0
 
 
 def test_the_walk_reads_source_files_and_says_what_they_define(tmp_path):
