@@ -272,7 +272,7 @@ class _Still(Pass):
         self._shape = shape
         self._views = memory.views(shape)
         self._layers = model.config.layers
-        self._seen = torch.zeros(shape.canvas, dtype=torch.bool, device=device)
+        self._seen = torch.zeros(2, 2, dtype=torch.int32, device=device)  # hole and suffix
         self._lengths = {  # of the visible prefix, by the slots it has
             view.shape[2]: torch.zeros(1, dtype=torch.int32, device=device) for view in self._views
         }
@@ -282,8 +282,7 @@ class _Still(Pass):
     def begin(self, cache: PrefixCache, positions: Tensor, hole: int, suffix: int) -> None:
         """Copies what is visible of the prefix, and says where rows stand and what is padding."""
         room = self._shape.hole
-        self._seen.zero_()
-        self._seen[:hole] = self._seen[room : room + suffix] = True
+        self._seen.copy_(torch.tensor([[0, hole], [room, room + suffix]]))
         for shape, tables in self._tables.items():
             fresh = kernels.rotary_table(
                 positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype

@@ -211,10 +211,10 @@ class Transformer(nn.Module):
         return self._layers(x, step)
 
     def _layers(self, x: Tensor, step: Pass) -> Tensor:
-        following = [layer.input_layernorm for layer in self.layers] + [self.norm]
-        normed: Tensor = following[0](x)
+        norms = [layer.get_submodule("input_layernorm") for layer in self.layers] + [self.norm]
+        normed: Tensor = norms[0](x)
         for index, layer in enumerate(self.layers):
-            x, normed = layer(x, normed, step, index, following[index + 1])
+            x, normed = layer(x, normed, step, index, norms[index + 1])
         return normed
 
 

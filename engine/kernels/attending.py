@@ -45,8 +45,8 @@ def canvas_attention(
     assert prefix_k.stride() == prefix_v.stride() and k.stride() == v.stride(), (
         "keys and values must be laid out alike"
     )
-    assert seen is None or (seen.shape == (rows,) and seen.is_contiguous()), (
-        f"{rows} rows, of which {tuple(seen.shape)} are seen or not"
+    assert seen is None or (seen.shape == (2, 2) and seen.dtype is torch.int32), (
+        f"two stretches of rows are seen, not {tuple(seen.shape)} of {seen.dtype}"
     )
     group = heads // kv_heads
     block_m = min(64 if dim <= 256 else 32, max(16, launch.power_of_two(rows * group)))
@@ -132,13 +132,16 @@ def _attend(
         most, total, mixed = _see(
             query, keys, values, place, prefix_row, there, scale, most, total, mixed, DIM
         )
+    if seen is not None:
+        first_0, end_0 = tl.load(seen), tl.load(seen + 1)
+        first_1, end_1 = tl.load(seen + 2), tl.load(seen + 3)
     keys = k + canvas * k_batch + kv_head * k_head
     values = v + canvas * k_batch + kv_head * k_head
     for block in range(tl.maximum(first, prefix_blocks), last):
         place = (block - prefix_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
         there = place < rows
         if seen is not None:
-            there &= tl.load(seen + place, there, 0) != 0
+            there = (place >= first_0) & (place < end_0) | (place >= first_1) & (place < end_1)
         most, total, mixed = _see(
             query, keys, values, place, k_row, there, scale, most, total, mixed, DIM
         )

@@ -120,8 +120,8 @@ def canvas_attention(
 
     prefix_k, prefix_v [KV, capacity, D], of which the first `length` (int32 [1]) positions count; k, v
     [B, KV, N, D]. With a `window` all rows see the last window - 1 positions of the prefix and the
-    whole canvas; of the latter only where `seen` (bool [N]) is true. `scale` None means D^-½.
-    Returns [B, N, H, D].
+    whole canvas; of the latter, where `seen` (int32 [2, 2]) is given, only the rows of two stretches,
+    each from a first one up to one behind the last. `scale` None means D^-½. Returns [B, N, H, D].
     """
     rows = q.shape[1]
     place = torch.arange(prefix_k.shape[1], device=q.device)
@@ -133,7 +133,10 @@ def canvas_attention(
         torch.cat((prefix.where(visible[:, None], 0).expand(len(q), -1, -1, -1), own), 2)
         for prefix, own in ((prefix_k, k), (prefix_v, v))
     )
-    own_seen = visible.new_ones(rows) if seen is None else seen
+    own_seen = visible.new_ones(rows)
+    if seen is not None:
+        row = torch.arange(rows, device=q.device)[:, None]
+        own_seen = ((row >= seen[:, 0]) & (row < seen[:, 1])).any(-1)
     return attention(q, keys, values, scale, torch.cat((visible, own_seen)).expand(rows, -1))
 
 
