@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels import canvas_attention, deciding, dense, moe, norms, reference
+from engine.kernels import attending, deciding, dense, moe, norms, reference
 from engine.weights import FP8, Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 
 HIDDEN = 2816
@@ -129,11 +129,12 @@ def _attentions(device: torch.device, rows: int, prefix: int = 1024) -> Iterator
         own = [_some(device, 1, kv_heads, rows, dim) for _ in range(2)]
         length = torch.full((1,), prefix, dtype=torch.int32, device=device)
         q = _some(device, 1, rows, 16, dim)
+        seen = torch.tensor([[0, rows // 2], [rows // 2, rows]], dtype=torch.int32, device=device)
         yield Case(
             f"attention, {dim} dims, prefix {prefix}, {rows} rows",
-            canvas_attention.canvas_attention,
+            attending.canvas_attention,
             reference.canvas_attention,
-            (q, *stored, length, *own, 1.0, window),
+            (q, *stored, length, *own, 1.0, window, seen),
             moved=2 * q.nbytes + sum(t.nbytes for t in own) + sum(t.nbytes for t in stored) // 2,
             flops=4 * rows * 16 * dim * (prefix + rows),
         )

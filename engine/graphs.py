@@ -57,7 +57,7 @@ class Shape:
 
 
 class Memory:
-    """Keys and values that steps of all shapes share: [canvas ; visible prefix] in each layer."""
+    """Keys and values of the visible prefix in each layer, which steps of all shapes share."""
 
     def __init__(self, model: Transformer, longest_prefix: int) -> None:
         self.most = _largest(longest_prefix)
@@ -83,7 +83,7 @@ class Memory:
     def views(self, shape: Shape) -> list[Tensor]:
         """Keys and values [2, KV, L, D] of each layer for steps of `shape`."""
         return [
-            part[:, :, : shape.canvas + _prefix_slots(layer, shape)]
+            part[:, :, : _prefix_slots(layer, shape)]
             for layer, part in zip(self._layers, self._parts, strict=True)
         ]
 
@@ -159,12 +159,14 @@ class Step:
         logits[:, 0] += self._first_bias
         belief = sampler.predict(logits, self._temperatures[self._number])
         padding = ~self._real
-        accepted = sampler.accept(
-            belief.entropy.masked_fill(padding, torch.inf), config.entropy_bound
-        )
         drawn = sampler.draw(belief.probabilities[0], self._uniform[self._number][0])
         self._number += 1
-        hole = torch.where(accepted, drawn, self._noise[self._number])
+        hole, _ = kernels.accept_and_renoise(
+            belief.entropy.masked_fill(padding, torch.inf),
+            drawn[None],
+            self._noise[self._number],
+            config.entropy_bound,
+        )
         self._ids[:, :room] = hole[:, self._twin[:room]]
         best = belief.best.masked_fill(padding, -1)
         self._unchanged.copy_(sampler.unchanged(best, self.best, self._unchanged))
@@ -261,7 +263,7 @@ def is_supported(config: ModelConfig) -> bool:
 
 
 class _Still(Pass):
-    """Canvas rows over a copied prefix of fixed size; a mask says which slots are there."""
+    """Canvas rows over a copied prefix, in room of fixed size; numbers say how much of it counts."""
 
     def __init__(self, model: Transformer, shape: Shape, memory: Memory) -> None:
         device = model.embed_tokens.weight.device
@@ -270,16 +272,17 @@ class _Still(Pass):
         self._shape = shape
         self._views = memory.views(shape)
         self._layers = model.config.layers
-        self._masks: dict[int, Tensor] = {}  # by the number of slots
-        for view in self._views:
-            mask = torch.zeros(shape.canvas, view.shape[2], dtype=torch.bool, device=device)
-            self._masks.setdefault(view.shape[2], mask)
+        self._seen = torch.zeros(2, 2, dtype=torch.int32, device=device)  # hole and suffix
+        self._lengths = {  # of the visible prefix, by the slots it has
+            view.shape[2]: torch.zeros(1, dtype=torch.int32, device=device) for view in self._views
+        }
         for layer in self._layers:
             self.rotary(layer)
 
     def begin(self, cache: PrefixCache, positions: Tensor, hole: int, suffix: int) -> None:
         """Copies what is visible of the prefix, and says where rows stand and what is padding."""
-        room, canvas = self._shape.hole, self._shape.canvas
+        room = self._shape.hole
+        self._seen.copy_(torch.tensor([[0, hole], [room, room + suffix]]))
         for shape, tables in self._tables.items():
             fresh = kernels.rotary_table(
                 positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype
@@ -288,18 +291,18 @@ class _Still(Pass):
                 table.copy_(values)
         for index, view in enumerate(self._views):
             keys, values = cache.visible(index)
-            end = canvas + keys.shape[1]
-            view[0, :, canvas:end], view[1, :, canvas:end] = keys, values
-            mask = self._masks[view.shape[2]]
-            mask.zero_()
-            mask[:, :hole] = mask[:, room : room + suffix] = mask[:, canvas:end] = True
+            length = keys.shape[1]
+            view[0, :, :length], view[1, :, :length] = keys, values
+            self._lengths[view.shape[2]].fill_(length)
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
         """See `Pass.attend`."""
-        view, canvas = self._views[index], self._shape.canvas
-        view[0, :, :canvas], view[1, :, :canvas] = k[0], v[0]
-        mask = self._masks[view.shape[2]]
-        return kernels.attention(q, view[0][None], view[1][None], layer.scale, mask)
+        view = self._views[index]
+        length = self._lengths[view.shape[2]]
+        # What is copied is what the layer's window shows.
+        return kernels.canvas_attention(
+            q, view[0], view[1], length, k, v, layer.scale, None, self._seen
+        )
 
 
 class _Letter:
@@ -346,8 +349,7 @@ def _captured(step: Step) -> Launch:
 
 def slots(layer: AttentionConfig, longest_prefix: int) -> int:
     """Positions that `Memory` holds of a layer."""
-    most = _largest(longest_prefix)
-    return most.canvas + _prefix_slots(layer, most)
+    return _prefix_slots(layer, _largest(longest_prefix))
 
 
 def _largest(longest_prefix: int) -> Shape:

@@ -211,10 +211,11 @@ class Transformer(nn.Module):
         return self._layers(x, step)
 
     def _layers(self, x: Tensor, step: Pass) -> Tensor:
+        norms = [layer.get_submodule("input_layernorm") for layer in self.layers] + [self.norm]
+        normed: Tensor = norms[0](x)
         for index, layer in enumerate(self.layers):
-            x = layer(x, step, index)
-        hidden: Tensor = self.norm(x)
-        return hidden
+            x, normed = layer(x, normed, step, index, norms[index + 1])
+        return normed
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -251,30 +252,63 @@ class Layer(nn.Module):
             self.layer_scalar = nn.Parameter(torch.ones(1))
             self.encoder_layer_scalar = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
-        """x [B, N, D] -> [B, N, D]."""
-        attended = self.self_attn(self.input_layernorm(x), step, index)
+    def forward(
+        self, x: Tensor, normed: Tensor, step: Pass, index: int, following: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """Residual x [B, N, D] and the same through the layer's own norm -> those of the next layer.
+
+        `following` is the norm of that one's input, or the final one.
+        """
+        attended = self.self_attn(normed, step, index)
+        if self.config.experts and self.config.post_norms and self.config.layer_scalars:
+            assert isinstance(following, Norm)
+            return self._joined(x, attended, step, following)
         if self.config.post_norms:
             attended = self.post_attention_layernorm(attended)
         x = x + attended
         forwarded = self.mlp(self.pre_feedforward_layernorm(x), step.on_canvas)
         if self.config.experts:
-            routed = self._experts(x)
+            routed = self._experts(x, self.pre_feedforward_layernorm_2(x))
+            routed = self.post_feedforward_layernorm_2(routed)
             forwarded = self.post_feedforward_layernorm_1(forwarded) + routed
         if self.config.post_norms:
             forwarded = self.post_feedforward_layernorm(forwarded)
         x = x + forwarded
         if self.config.layer_scalars:
-            x = x * (self.encoder_layer_scalar if step.causal else self.layer_scalar)
-        return x
+            x = x * self._scalar(step)
+        return x, following(x)
 
-    def _experts(self, x: Tensor) -> Tensor:
+    def _joined(
+        self, x: Tensor, attended: Tensor, step: Pass, following: Norm
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of what was attended, for layers that have all parts: norms come with sums."""
+        x, dense, experts = kernels.join_attention(
+            x,
+            attended,
+            self.post_attention_layernorm.weight,
+            self.pre_feedforward_layernorm.weight,
+            self.pre_feedforward_layernorm_2.weight,
+            self.config.norm_eps,
+        )
+        weights = (
+            self.post_feedforward_layernorm_1.weight,
+            self.post_feedforward_layernorm_2.weight,
+            self.post_feedforward_layernorm.weight,
+            following.weight,
+        )
+        forwarded, routed = self.mlp(dense, step.on_canvas), self._experts(x, experts)
+        return kernels.join_feedforward(
+            x, forwarded, routed, weights, self._scalar(step), self.config.norm_eps
+        )
+
+    def _experts(self, x: Tensor, normed: Tensor) -> Tensor:
         # The router reads the raw residual; the experts read it through a norm of their own.
-        rows = x.reshape(-1, x.shape[-1])
-        weights, indices = self.router(rows)
-        out = self.experts(self.pre_feedforward_layernorm_2(rows), weights, indices)
-        routed: Tensor = self.post_feedforward_layernorm_2(out.view_as(x))
-        return routed
+        weights, indices = self.router(x.reshape(-1, x.shape[-1]))
+        out: Tensor = self.experts(normed.reshape(-1, x.shape[-1]), weights, indices)
+        return out.view_as(x)
+
+    def _scalar(self, step: Pass) -> Tensor:
+        return self.encoder_layer_scalar if step.causal else self.layer_scalar
 
 
 class Attention(nn.Module):
@@ -301,10 +335,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
         q, k, v = self._inputs(x, step.on_canvas)
-        if self.qkv_norms:
-            q, k, v = self.q_norm(q), self.k_norm(k), kernels.rms_norm(v, None, self.eps)
         cos, sin = step.rotary(self.shape)
-        q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+        if self.qkv_norms:
+            weights = self.q_norm.weight, self.k_norm.weight
+            q, k, v = kernels.prepare_heads(q, k, v, *weights, cos, sin, self.eps)
+        else:
+            q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
         out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
         projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
         return projected

@@ -112,23 +112,32 @@ def canvas_attention(
     length: Tensor,
     k: Tensor,
     v: Tensor,
-    scale: float,
+    scale: float | None,
     window: int | None,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Attention of canvases q [B, N, H, D] over a shared prefix and each canvas's own keys.
 
     prefix_k, prefix_v [KV, capacity, D], of which the first `length` (int32 [1]) positions count; k, v
     [B, KV, N, D]. With a `window` all rows see the last window - 1 positions of the prefix and the
-    whole canvas. Returns [B, N, H, D].
+    whole canvas; of the latter, where `seen` (int32 [2, 2]) is given, only the rows of two stretches,
+    each from a first one up to one behind the last. `scale` None means D^-½. Returns [B, N, H, D].
     """
-    last = int(length)
-    first = 0 if window is None else max(0, last - (window - 1))
-    shape = (len(q), -1, -1, -1)
+    rows = q.shape[1]
+    place = torch.arange(prefix_k.shape[1], device=q.device)
+    visible = place < length
+    if window is not None:
+        visible &= place >= length - (window - 1)
+    # What lies behind the length may be anything, and 0 times NaN is NaN.
     keys, values = (
-        torch.cat((prefix[None, :, first:last].expand(shape), own), 2)
+        torch.cat((prefix.where(visible[:, None], 0).expand(len(q), -1, -1, -1), own), 2)
         for prefix, own in ((prefix_k, k), (prefix_v, v))
     )
-    return attention(q, keys, values, scale, None)
+    own_seen = visible.new_ones(rows)
+    if seen is not None:
+        row = torch.arange(rows, device=q.device)[:, None]
+        own_seen = ((row >= seen[:, 0]) & (row < seen[:, 1])).any(-1)
+    return attention(q, keys, values, scale, torch.cat((visible, own_seen)).expand(rows, -1))
 
 
 def attention_by_products(

@@ -145,7 +145,7 @@ def test_nothing_moves_between_steps(gemma, small):
         kept = {**vars(step), **vars(step._sight)}
         tensors = {name: value for name, value in kept.items() if isinstance(value, torch.Tensor)}
         tables = [table for pair in step._sight._tables.values() for table in pair]
-        rest = [*memory.views(step.shape), *step._sight._masks.values(), *tables]
+        rest = [*memory.views(step.shape), *step._sight._lengths.values(), *tables]
         return [(t.data_ptr(), t.shape, t.stride()) for t in (*tensors.values(), *rest)]
 
     before = places()

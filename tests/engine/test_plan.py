@@ -112,7 +112,7 @@ def test_8k_tokens_in_4_bits_stay_below_18_gb():
     assert chosen.weights == 15_362_490_488
     assert chosen.cache == 25 * 2048 * 8192 + 5 * 11008 * 4096
     # Beside a canvas of 256 + 128 slots the window less one, or all of 8192.
-    assert chosen.graphs == 25 * (384 + 1023) * 8192 + 5 * (384 + 8192) * 4096
+    assert chosen.graphs == 25 * 1023 * 8192 + 5 * 8192 * 4096
     # 256 rows of 262,144 probabilities, three times in fp32; states of 256 rows, 8 times 2816
     # and for each of 8 experts 4 · 2816 + 2 · 704, in bf16.
     states = 2 * 256 * (8 * 2816 + 8 * (4 * 2816 + 2 * 704))

@@ -24,8 +24,9 @@ def canvas_attention(
     length: Tensor,
     k: Tensor,
     v: Tensor,
-    scale: float,
+    scale: float | None,
     window: int | None,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """See `reference.canvas_attention`."""
     batch, rows, heads, dim = q.shape
@@ -44,6 +45,9 @@ def canvas_attention(
     assert prefix_k.stride() == prefix_v.stride() and k.stride() == v.stride(), (
         "keys and values must be laid out alike"
     )
+    assert seen is None or (seen.shape == (2, 2) and seen.dtype is torch.int32), (
+        f"two stretches of rows are seen, not {tuple(seen.shape)} of {seen.dtype}"
+    )
     group = heads // kv_heads
     block_m = min(64 if dim <= 256 else 32, max(16, launch.power_of_two(rows * group)))
     block_n = 32 if dim <= 256 else 16
@@ -53,7 +57,8 @@ def canvas_attention(
     launch.run(
         _attend,
         (blocks * kv_heads, _SPLITS, batch),
-        *(q, prefix_k, prefix_v, length, k, v, part, weight, scale, rows, batch),
+        *(q, prefix_k, prefix_v, length, k, v, seen, part, weight),
+        *(dim**-0.5 if scale is None else scale, rows, batch),
         *(*q.stride()[:3], *prefix_k.stride()[:2], *k.stride()[:3]),
         HEADS=heads,
         KV_HEADS=kv_heads,
@@ -79,6 +84,7 @@ def _attend(
     length: tl.tensor,
     k: tl.tensor,
     v: tl.tensor,
+    seen: tl.tensor,
     part: tl.tensor,
     weight: tl.tensor,
     scale: tl.tensor,
@@ -122,15 +128,22 @@ def _attend(
     keys, values = prefix_k + kv_head * prefix_head, prefix_v + kv_head * prefix_head
     for block in range(first, tl.minimum(last, prefix_blocks)):
         place = start + block * BLOCK_N + tl.arange(0, BLOCK_N)
+        there = place < end
         most, total, mixed = _see(
-            query, keys, values, place, prefix_row, end, scale, most, total, mixed, DIM
+            query, keys, values, place, prefix_row, there, scale, most, total, mixed, DIM
         )
+    if seen is not None:
+        first_0, end_0 = tl.load(seen), tl.load(seen + 1)
+        first_1, end_1 = tl.load(seen + 2), tl.load(seen + 3)
     keys = k + canvas * k_batch + kv_head * k_head
     values = v + canvas * k_batch + kv_head * k_head
     for block in range(tl.maximum(first, prefix_blocks), last):
         place = (block - prefix_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
+        there = place < rows
+        if seen is not None:
+            there = (place >= first_0) & (place < end_0) | (place >= first_1) & (place < end_1)
         most, total, mixed = _see(
-            query, keys, values, place, k_row, rows, scale, most, total, mixed, DIM
+            query, keys, values, place, k_row, there, scale, most, total, mixed, DIM
         )
     # A split may have no keys: its weight is then zero.
     some = tl.where(total == 0, 1.0, total)
@@ -147,22 +160,23 @@ def _see(
     values: tl.tensor,
     place: tl.tensor,
     stride: tl.tensor,
-    end: tl.tensor,
+    there: tl.tensor,
     scale: tl.tensor,
     most: tl.tensor,
     total: tl.tensor,
     mixed: tl.tensor,
     DIM: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """The running softmax after the keys at `place`, which has one before `end` at least."""
+    """The running softmax after the keys at `place`, those that are `there`."""
     dim = tl.arange(0, DIM)
     at = place.to(tl.int64) * stride
-    key = tl.load(keys + at[None, :] + dim[:, None], (place < end)[None, :], 0.0)
+    key = tl.load(keys + at[None, :] + dim[:, None], there[None, :], 0.0)
     score = tl.dot(query, key, input_precision="ieee") * scale
-    score = tl.where((place < end)[None, :], score, -float("inf"))
+    score = tl.where(there[None, :], score, -float("inf"))
     higher = tl.maximum(most, tl.max(score, 1))
-    share, kept = tl.exp(score - higher[:, None]), tl.exp(most - higher)
-    value = tl.load(values + at[:, None] + dim[None, :], (place < end)[:, None], 0.0)
+    above = tl.where(higher == -float("inf"), 0.0, higher)  # none was there so far
+    share, kept = tl.exp(score - above[:, None]), tl.exp(most - above)
+    value = tl.load(values + at[:, None] + dim[None, :], there[:, None], 0.0)
     mixed = tl.dot(share.to(value.dtype), value, mixed * kept[:, None], input_precision="ieee")
     return higher, total * kept + tl.sum(share, 1), mixed
 

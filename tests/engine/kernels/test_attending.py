@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.kernels import reference
-from engine.kernels.canvas_attention import canvas_attention
+from engine.kernels.attending import canvas_attention
 
 # batch, rows, query heads, KV heads, dims, prefix, window
 SMALL = [
@@ -53,6 +53,21 @@ def test_every_row_sees_the_visible_prefix_and_its_canvas(shape, device):
         torch.testing.assert_close(ours, theirs, rtol=limit, atol=limit)
 
 
+@pytest.mark.parametrize("hole", [1, 33])
+def test_padding_of_a_canvas_is_seen_by_nobody(hole, device):
+    """A hole in room for 48 with a suffix in room for 16: as if there were no room."""
+    q, k, v, length, *own, scale, window = drawn((1, 64, 4, 2, 16, 21, 8), device, torch.float32)
+    stretches = torch.tensor([[0, hole], [48, 53]], dtype=torch.int32, device=device)
+    seen = [*range(hole), *range(48, 53)]
+    ours = canvas_attention(q, k, v, length, *own, scale, window, stretches)
+    theirs = reference.canvas_attention(
+        q[:, seen], k, v, length, *(t[:, :, seen] for t in own), scale, window
+    )
+    torch.testing.assert_close(ours[:, seen], theirs, rtol=1e-5, atol=1e-5)
+    masked = reference.canvas_attention(q, k, v, length, *own, scale, window, stretches)
+    torch.testing.assert_close(masked[:, seen], theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_large_scores_do_not_overflow(device):
     q, *rest = drawn(SMALL[3], device, torch.float32)
     ours, theirs = canvas_attention(1e3 * q, *rest), reference.canvas_attention(1e3 * q, *rest)
@@ -68,3 +83,5 @@ def test_shapes_that_do_not_match_are_refused(device):
         canvas_attention(q, k[:1].repeat(3, 1, 1), v, length, *rest)
     with pytest.raises(AssertionError, match=r"length is torch.int64"):
         canvas_attention(q, k, v, length.long(), *rest)
+    with pytest.raises(AssertionError, match=r"two stretches of rows are seen, not \(4,\)"):
+        canvas_attention(q, k, v, length, *rest, torch.ones(4, dtype=torch.bool, device=device))

@@ -1,0 +1,71 @@
+"""Whole denoising steps of a tiny DiffusionGemma through every kernel that is wired, against plain torch."""
+
+import pytest
+import torch
+
+from engine import graphs, kernels, noise, steps
+from engine.config import SamplerConfig
+from engine.graphs import Graphs
+from engine.kernels import launch
+from engine.steps import Canvas
+from tests.engine import tiny
+from tests.engine.test_infill import encoded
+from tests.engine.test_model import random_ids
+
+SAMPLER = SamplerConfig(max_steps=2, entropy_bound=2.0, confidence=3.0)
+WIRED = {
+    "_join_attention",
+    "_join_feedforward",
+    "_prepare_heads",
+    "_attend",
+    "_merge",
+    "_accept_and_renoise",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Two layers, a sliding and a full one; weights under which rounding differences do not grow."""
+    directory = tmp_path_factory.mktemp("gemma")
+    text = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+    text |= {"num_experts": 4, "moe_intermediate_size": 32}
+    pair = tiny.diffusion_gemma(directory, 3, gain=0.5, **text)
+    return pair.ours
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The names of the kernels that ran."""
+    names = set()
+    run = launch.run
+
+    def recorded(kernel, *args, **constants):
+        names.add(kernel.fn.__name__)
+        run(kernel, *args, **constants)
+
+    monkeypatch.setattr(launch, "run", recorded)
+    return names
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(graphs, "HOLES", (8,))
+    monkeypatch.setattr(graphs, "SUFFIXES", (0, 4))
+    monkeypatch.setattr(graphs, "SHORTEST_PREFIX", 16)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu-check compares whole steps there")
+def test_every_step_equals_the_plain_one(model, small, started, monkeypatch):
+    canvas = Canvas(hole=5, clamped=(9, 30))
+    drawn = noise.draw(7, SAMPLER.max_steps, canvas.hole, tiny.VOCAB, torch.device("cpu"))
+    cache = encoded(model, random_ids(tiny.WINDOW + 3, seed=1))
+    with torch.inference_mode():
+        plain = list(steps.plain(model, cache, canvas, SAMPLER, drawn, 0))
+        assert not started
+        monkeypatch.setattr(kernels, "_takes_triton", lambda x: True)
+        fast = list(Graphs(model, 32)(model, cache, canvas, SAMPLER, drawn, 0))
+    assert started >= WIRED
+    assert len(fast) == len(plain) == SAMPLER.max_steps
+    for seen, expected in zip(fast, plain, strict=True):
+        assert seen.best.tolist() == expected.best.tolist()
+        torch.testing.assert_close(seen.log_best, expected.log_best, rtol=1e-3, atol=1e-3)
