@@ -85,6 +85,15 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor.run(options)
 
 
+def _nvim_path(_: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    package = Path(__file__).parent
+    installed, checkout = package / "nvim-client", package.parent / "nvim-client"
+    sys.stdout.write(f"{installed if installed.is_dir() else checkout}\n")
+    return 0
+
+
 def _settings_schema(options: argparse.Namespace) -> int:
     from dg_lsp import schema
 
@@ -172,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     stats = add("stats", _stats, "show what was completed so far: local figures, never sent")
     stats.add_argument("--json", action="store_true", help="print one JSON object")
     stats.add_argument("--delete", action="store_true", help="delete them")
+    add("nvim-path", _nvim_path, "print where the Neovim plugin lies, for its 'runtimepath'")
     settings = add("settings-schema", _settings_schema, "print the JSON schema of all settings")
     settings.add_argument("--markdown", action="store_true", help="print a table for people")
     add(

@@ -1,0 +1,77 @@
+--- `:DgLsp ACTION [ARGUMENT]` and what can stand there.
+local M = {}
+
+local function execute(command, arguments, done)
+  require('dg_lsp.client').execute(vim.api.nvim_get_current_buf(), command, arguments, done)
+end
+
+local function call(name)
+  return function(argument)
+    require('dg_lsp')[name](argument)
+  end
+end
+
+local function say_status()
+  local status = require('dg_lsp.client').status
+  local wanted, why = require('dg_lsp.config').wants(vim.api.nvim_get_current_buf())
+  local message = status.message ~= '' and ' (' .. status.message .. ')' or ''
+  vim.notify(('dg_lsp: %s%s%s'):format(status.state, message, wanted and '' or '; not here: ' .. why))
+end
+
+local function model(name)
+  assert(name, 'dg_lsp: name a model')
+  execute('dgLsp.chooseModel', { name })
+end
+
+local actions = {
+  accept = call('accept'),
+  accept_word = call('accept_word'),
+  accept_line = call('accept_line'),
+  next = call('next'),
+  prev = call('prev'),
+  dismiss = call('dismiss'),
+  trigger = call('trigger'),
+  toggle = call('toggle'),
+  status = say_status,
+  restart = function()
+    require('dg_lsp.client').restart()
+  end,
+  restart_engine = function()
+    execute('dgLsp.restartEngine', {})
+  end,
+  model = model,
+  snooze = function(minutes)
+    execute('dgLsp.snooze', minutes and { tonumber(minutes) } or {})
+  end,
+  stats = function()
+    execute('dgLsp.showStatistics', {}, function(result)
+      vim.notify(result.text)
+    end)
+  end,
+}
+
+local arguments = { toggle = { 'buffer', 'language', 'workspace', 'global' } }
+
+--- Runs what the user typed; an unknown action is an error that names those there are.
+function M.run(words)
+  local action = actions[words[1] or 'status']
+  if not action then
+    local known = table.concat(M.complete('', 'DgLsp '), ', ')
+    vim.notify(('dg_lsp: there is no %s; there are %s'):format(words[1], known), vim.log.levels.ERROR)
+    return
+  end
+  action(words[2])
+end
+
+--- What can be typed next in `line`, as far as it begins with `lead`.
+function M.complete(lead, line)
+  local action = line:match('^%s*%S+%s+(%S+)%s')
+  local all = action and (arguments[action] or {}) or vim.tbl_keys(actions)
+  local fitting = vim.tbl_filter(function(word)
+    return vim.startswith(word, lead)
+  end, all)
+  table.sort(fitting)
+  return fitting
+end
+
+return M

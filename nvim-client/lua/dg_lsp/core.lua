@@ -1,0 +1,135 @@
+--- The same as `dg_lsp.own` over Neovim's own inline completion (0.12): that draws and asks, this accepts.
+---
+--- Neovim keeps an item while one types on, with the range it came with; accepted like that, what
+--- was typed since would stand there twice. So the line is remembered when the server is asked, and
+--- what is still missing is inserted, or nothing if the line has become another one.
+local client = require('dg_lsp.client')
+local config = require('dg_lsp.config')
+local insert = require('dg_lsp.insert')
+local item_ = require('dg_lsp.item')
+
+local M = {}
+
+local METHOD = 'textDocument/inlineCompletion'
+local asked = {} ---@type table<integer, dg_lsp.Place> by request, until it is answered
+local answered ---@type dg_lsp.Place? where the item on the screen was asked for
+
+--- Neovim's state of a buffer. It has no public way to ask by hand, to hide, or to say what is shown.
+local function completor()
+  local found, capability = pcall(require, 'vim.lsp._capability')
+  local all = found and capability.all and capability.all.inline_completion
+  return all and all.active[vim.api.nvim_get_current_buf()]
+end
+
+--- Whether this Neovim's insides are as expected, so that trigger and dismiss work.
+function M.is_known()
+  local found, capability = pcall(require, 'vim.lsp._capability')
+  return found and capability.all ~= nil and capability.all.inline_completion ~= nil
+end
+
+--- Listens to questions and answers; `group` is an augroup.
+function M.start(group)
+  vim.api.nvim_create_autocmd('LspRequest', {
+    group = group,
+    callback = function(event)
+      local id, request = event.data.request_id, event.data.request
+      if request.method ~= METHOD then
+        return
+      elseif request.type == 'pending' then
+        asked[id] = item_.place()
+      else
+        answered = request.type == 'complete' and asked[id] or answered
+        asked[id] = nil
+      end
+    end,
+  })
+  vim.api.nvim_create_autocmd('LspAttach', {
+    group = group,
+    callback = function(event)
+      local attached = vim.lsp.get_client_by_id(event.data.client_id)
+      if attached and attached.name == 'dg_lsp' then
+        M.refresh(event.buf)
+      end
+    end,
+  })
+end
+
+--- Turns it on or off in a buffer, as its options say.
+function M.refresh(buf)
+  local on = config.wants(buf)
+  if vim.lsp.inline_completion.is_enabled({ bufnr = buf }) ~= on then
+    vim.lsp.inline_completion.enable(on, { bufnr = buf })
+  end
+end
+
+function M.visible()
+  local state = completor()
+  return state ~= nil and state.current ~= nil
+end
+
+--- Inserts what is missing of an item as Neovim holds it: on the next turn of its loop.
+---@param unit 'word'|'line'|'all'
+---@return boolean
+function M.accept(unit)
+  local buf = vim.api.nvim_get_current_buf()
+  return vim.lsp.inline_completion.get({
+    on_accept = function(held)
+      local place = item_.place()
+      local item = answered and M.item(held, answered)
+      local rest = item and item_.rest(item, place) or ''
+      if rest == '' then
+        return nil
+      end
+      local piece = item_.piece(rest, unit)
+      local whole = piece == rest
+      insert.insert(place, piece, whole and item.covered or 0)
+      if whole and item.command then
+        client.execute(buf, item.command.command, item.command.arguments)
+      end
+      local state = completor()
+      if state and not whole then
+        state:request(2)
+      end
+      return nil -- it is done
+    end,
+  })
+end
+
+--- Neovim's item as the plugin's, for the place where it was asked for.
+---@return dg_lsp.Item?
+function M.item(held, place)
+  local range
+  if held.range then
+    local row, col, last_row, last_col = held.range:to_extmark()
+    range = {
+      start = { line = row, character = col },
+      ['end'] = { line = last_row, character = last_col },
+    }
+  end
+  return item_.new({ insertText = held.insert_text, range = range, command = held.command }, place)
+end
+
+--- Shows the item so many further on, in a circle.
+function M.select(step)
+  vim.lsp.inline_completion.select({ count = step })
+end
+
+--- Takes the ghost text away until something is typed; says whether there was any.
+function M.dismiss()
+  local state, visible = completor(), M.visible()
+  if state then
+    state:abort()
+  end
+  return visible
+end
+
+--- Asks at once, also where nothing is offered unasked.
+function M.trigger()
+  local state = completor()
+  if state then
+    state:abort()
+    state:request(1)
+  end
+end
+
+return M

@@ -1,0 +1,164 @@
+"""A real Neovim under test: headless, driven over RPC, with the plugin and the real language server."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgpack
+
+from tests.running import until
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "nvim-client"
+SCRIPTED_SERVER = [sys.executable, "-m", "tests.dg_lsp.scripted_server"]
+REAL_SERVER = [sys.executable, "-m", "dg_lsp.cli", "serve"]
+
+_SCREEN = """
+vim.cmd.redraw()
+local rows = {}
+for row = 1, vim.o.lines - 2 do
+  local cells = {}
+  for column = 1, vim.o.columns do
+    cells[column] = vim.fn.screenstring(row, column)
+  end
+  rows[row] = (table.concat(cells):gsub('%s+$', ''))
+end
+return rows
+"""
+
+
+def program():
+    """The Neovim to test: DG_LSP_TEST_NVIM, the one beside this Python, or the user's own; or None."""
+    beside = Path(sys.executable).with_name("nvim")
+    return os.environ.get("DG_LSP_TEST_NVIM") or shutil.which(beside) or shutil.which("nvim")
+
+
+class NeovimError(Exception):
+    """What Neovim says went wrong."""
+
+
+class Neovim:
+    """One Neovim process. Keys are worked off at once, answers come later."""
+
+    def __init__(self, process, directory):
+        self.process = process
+        self.directory = self.files = directory
+        self._answers = msgpack.Unpacker(process.stdout, ext_hook=lambda code, data: data)
+        self._asked = 0
+
+    def api(self, name, *arguments):
+        """Calls `nvim_NAME`."""
+        self._asked += 1
+        request = [0, self._asked, f"nvim_{name}", arguments]
+        self.process.stdin.write(msgpack.packb(request))
+        for kind, *answer in self._answers:
+            if kind == 1:
+                number, error, result = answer
+                assert number == self._asked
+                if error:
+                    raise NeovimError(error[1])
+                return result
+        raise EOFError("Neovim has ended")
+
+    def lua(self, code, *arguments):
+        return self.api("exec_lua", code, arguments)
+
+    def command(self, text):
+        """Runs an Ex command and returns what it says."""
+        return self.api("exec2", text, {"output": True})["output"]
+
+    def eval(self, expression):
+        return self.api("eval", expression)
+
+    def call(self, function):
+        """Calls the plugin's public function."""
+        return self.lua(f"return require('dg_lsp').{function}()")
+
+    @property
+    def events(self):
+        """What the scripted engine has noted."""
+        file = self.directory / "events"
+        return file.read_text().splitlines() if file.exists() else []
+
+    @property
+    def lines(self):
+        return self.api("buf_get_lines", 0, 0, -1, True)
+
+    @property
+    def cursor(self):
+        return self.api("win_get_cursor", 0)
+
+    def setup(self, **options):
+        options = {"cmd": SCRIPTED_SERVER, "debounce_ms": 1, **options}
+        self.lua("require('dg_lsp').setup(...)", options)
+
+    def open(self, name, text):
+        """Edits a new file; waits for its server. Plain text: scripted answers need not parse."""
+        (self.files / name).write_text(text, newline="")
+        self.command(f"edit {self.files / name}")
+        self.until_attached()
+
+    def until_attached(self):
+        until(lambda: self.lua("return require('dg_lsp.client').of(0) ~= nil"), 20)
+
+    def type(self, keys):
+        """Types keys as a terminal does, and waits until they are worked off."""
+        self.api("input", keys)
+        self.eval("1")
+
+    def screen(self):
+        """The rows of the screen, without the two last, up to the last that is not empty."""
+        rows = self.lua(_SCREEN)
+        while rows and rows[-1] in ("", "~"):
+            rows.pop()
+        return rows
+
+    def until_screen(self, *rows):
+        """Waits until these rows are on the screen, and nothing else."""
+        with contextlib.suppress(AssertionError):
+            until(lambda: self.screen() == list(rows), 8)
+        seen = self.screen()
+        assert seen == list(rows), f"the screen shows {seen}"
+
+    def until_visible(self, seconds=8):
+        """Waits for ghost text, whatever it says."""
+        until(lambda: self.lua("return require('dg_lsp').visible()"), seconds)
+
+    def start_over(self, directory):
+        """Forgets all files and events, as if nothing had happened; the server runs on."""
+        self.type("<Esc><Esc>")
+        self.command("silent! %bwipeout! | set virtualedit= foldmethod=manual")
+        (self.directory / "events").unlink(missing_ok=True)
+        self.files = directory
+
+
+@contextlib.contextmanager
+def running(directory, **environment):
+    """A Neovim with no configuration but the plugin; ends it and its server."""
+    home = str(directory / "home")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SCRIPTED_EVENTS": str(directory / "events"),
+        "DG_LSP_STATISTICS": str(directory / "statistics"),
+        "XDG_STATE_HOME": home,
+        "XDG_CONFIG_HOME": home,
+        **environment,
+    }
+    command = [program(), "-u", "NONE", "-i", "NONE", "-n", "--embed", "--headless"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, bufsize=0) as process:
+        nvim = Neovim(process, directory)
+        try:
+            nvim.command(
+                f"set runtimepath^={PLUGIN} hidden columns=60 lines=14 shortmess+=I noruler"
+            )
+            nvim.command("filetype on | runtime plugin/dg_lsp.lua")
+            yield nvim
+        finally:
+            with contextlib.suppress(EOFError):
+                nvim.command("qall!")
+            process.kill()
