@@ -36,7 +36,13 @@ class Editor:
         return self.events_file.read_text().splitlines() if self.events_file.exists() else []
 
     async def initialize(
-        self, encodings=None, options=None, window=None, process_id=None, **capabilities
+        self,
+        encodings=None,
+        options=None,
+        window=None,
+        process_id=None,
+        folders=("file:///workspace",),
+        **capabilities,
     ):
         general = types.GeneralClientCapabilities(position_encodings=encodings)
         return await self.client.initialize_session(
@@ -46,7 +52,7 @@ class Editor:
                 ),
                 process_id=process_id,
                 initialization_options=options,
-                workspace_folders=[types.WorkspaceFolder(uri="file:///workspace", name="w")],
+                workspace_folders=[types.WorkspaceFolder(uri=uri, name="w") for uri in folders],
             )
         )
 

@@ -5,6 +5,7 @@ What the engine does is written on the cursor's line, so that every test says it
     "FAIL"       raises EngineUnavailable
     "BUG"        raises TypeError quoting the prefix
     "PROMPT"     answers with all it was given as 'before|behind', a slash for each line end
+    "CONTEXT"    answers with the paths of what it was given from elsewhere
     "SAY text"   answers with the text, in which \\n is a line end
     other        answers with what the engine was given of the cursor's line, as <left|right>
 `engine.model` scripts the connection: "explode" is a bug before it, "bug" one in it and
@@ -60,6 +61,8 @@ class ScriptedClient:
         text = (
             text.replace("\\n", "\n") if say else f"<{line}|{request.suffix.partition(chr(10))[0]}>"
         )
+        if line.endswith("CONTEXT"):
+            text = " ".join(chunk.path for chunk in request.context) or "none"
         if line.endswith("PROMPT"):
             text = repr(f"{request.prefix}|{request.suffix}".replace("\n", "/"))
         return scripted_answer(text)
