@@ -39,6 +39,7 @@ class Form:
 BF16 = Form(16)
 FP8 = Form(8, output_bytes=4)
 INT4 = Form(4 + 8 / 32, output_bytes=4)  # groups of 32 with an FP8 scale
+_FORMS: dict[formats.Kept, Form] = {"plain": BF16, "fp8": FP8, "int4": INT4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,28 @@ class Precision:
     linears: Form
     head: Form | None
 
+    @classmethod
+    def of(cls, name: formats.Precision, *, head_copy: bool = True) -> Precision:
+        """What `engine.formats` makes of each class, with or without a head in few bits."""
+
+        def form(weight: str) -> Form:
+            return _FORMS[formats.target(weight, name)]
+
+        head = form("lm_head.weight")
+        return cls(
+            name,
+            experts=form("layers.0.experts.down_proj"),
+            linears=form("layers.0.mlp.down_proj.weight"),
+            head=head if head_copy and head is not BF16 else None,
+        )
+
 
 # The exacter and faster first: the first one that leaves room for the context wanted is chosen.
 PRECISIONS = (
-    Precision("bf16", BF16, BF16, None),
-    Precision("fp8", FP8, FP8, FP8),
-    Precision("int4", INT4, FP8, FP8),
-    Precision("int4", INT4, FP8, None),
+    Precision.of("bf16"),
+    Precision.of("fp8"),
+    Precision.of("int4"),
+    Precision.of("int4", head_copy=False),
 )
 
 
