@@ -16,7 +16,7 @@ from dg_lsp import __version__
 from dg_lsp.settings import EngineSettings
 
 _DESCRIPTION = "A local, offline coding assistant: language server, engine and helpers."
-_BENCHMARKS = ("quality", "infill", "server", "typing")
+_BENCHMARKS = ("quality", "infill", "server", "replay")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

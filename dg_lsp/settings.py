@@ -59,7 +59,7 @@ class Settings:
     )
     enabled: bool = _setting(True, "whether anything is offered")
     disabled_languages: tuple[str, ...] = _setting(
-        (), "language ids in which nothing is offered unasked"
+        (), "language ids in which nothing is offered, not even by command"
     )
     excluded_files: tuple[str, ...] = _setting(
         (),

@@ -56,15 +56,19 @@ class Switches:
     def silence(
         self, settings: Settings, language: str, folder: str, automatic: bool = True
     ) -> Status | None:
-        """Why nothing is shown; None if something may be. By command, only the first one counts."""
+        """Why nothing is shown; None if something may be.
+
+        A command is no answer to what the user has turned off: everything, or a language. It goes
+        over a workspace that is off and over a pause, which are about being disturbed.
+        """
         if not self._is_on("global", "", settings):
             return Status("disabled", "completions are off")
+        if not self._is_on("language", language, settings):
+            return Status("disabled", f"completions are off in {language}")
         if not automatic:
             return None
         if not self._is_on("workspace", folder, settings):
             return Status("disabled", "completions are off in this workspace")
-        if not self._is_on("language", language, settings):
-            return Status("disabled", f"completions are off in {language}")
         left = self._until - self._clock()
         if left > 0:
             return Status("snoozed", f"completions pause for {math.ceil(left / 60)} min more")

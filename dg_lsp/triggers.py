@@ -23,7 +23,7 @@ class Ask:
     `automatic` if typing led to it and no command. `selected` is the item chosen in the editor's
     own list: what it would insert, and for what; only text that extends it can be shown beside it.
     `path` is relative to the workspace's `folder` (a URI), with forward slashes; empty where there
-    is no file. `selecting` says that text is selected, where an editor tells.
+    is no file.
     """
 
     uri: str
@@ -32,7 +32,6 @@ class Ask:
     folder: str = ""
     automatic: bool = True
     selected: Edit | None = None
-    selecting: bool = False
     read_only: bool = False
 
 
@@ -45,9 +44,7 @@ def exclusion(ask: Ask, size: int) -> str:
         return ""
     if size > MAX_CHARS:
         return f"the file is larger than {MAX_CHARS:,} characters"
-    if ask.read_only:
-        return "the file is read-only"
-    return "text is selected" if ask.selecting else ""
+    return "the file is read-only" if ask.read_only else ""
 
 
 def refusal(place: Snapshot, typing: bool) -> str:

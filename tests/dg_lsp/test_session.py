@@ -406,7 +406,8 @@ async def test_a_secret_file_is_shown_to_no_engine_and_the_status_says_why():
     uri = "file:///w/.env"
     desk.open("KEY=\n", language="shellscript", uri=uri)
     await settle()
-    assert await desk.complete(0, 4, uri) == []
+    for automatic in (True, False):
+        assert await desk.complete(0, 4, uri, automatic=automatic) == []
     assert (desk.engine.log, desk.engine.requests) == ([], [])
     assert desk.statuses[-1].state == "excluded" and ".env*" in desk.statuses[-1].message
 

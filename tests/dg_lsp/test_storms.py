@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.clock import AtOnce, run
-from bench.typing import Replay, Scripted, Watched
+from bench.replay import Replay, Scripted, Watched
 from bench.typist import RECORDINGS, Recording
 from dg_lsp.client import EngineUnavailable
 from dg_lsp.document import Edit, Position

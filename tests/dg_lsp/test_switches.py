@@ -67,14 +67,13 @@ def test_a_pause_ends_by_itself_or_when_told(clock):
     assert silence(switches) is None
 
 
-def test_by_command_only_the_global_switch_counts():
+@pytest.mark.parametrize(("scope", "name", "message"), OFF)
+def test_a_command_goes_over_a_workspace_that_is_off_and_over_nothing_else(scope, name, message):
     switches = Switches()
-    for scope, name, _ in OFF[1:]:
-        switches.toggle(scope, name, Settings())
     switches.snooze(5)
-    assert silence(switches, automatic=False) is None
-    switches.toggle("global", "", Settings())
-    assert silence(switches, automatic=False)
+    switches.toggle(scope, name, Settings())
+    told = silence(switches, automatic=False)
+    assert told is None if scope == "workspace" else told.message == message
 
 
 def test_what_explains_silence_is_told_from_what_the_engine_does():

@@ -53,7 +53,6 @@ def excluded(size=1, **fields):
 REASONS = {
     "the file is larger than 1,000,000 characters": {"size": MAX_CHARS + 1},
     "the file is read-only": {"read_only": True},
-    "text is selected": {"selecting": True},
 }
 
 

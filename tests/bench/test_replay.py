@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.typing import TARGETS_MS, replay_scripted, together
+from bench.replay import TARGETS_MS, replay_scripted, together
 from bench.typist import RECORDINGS, Recording, record
 
 PATHS = sorted(RECORDINGS.glob("*.json"))

@@ -1,6 +1,6 @@
 """What typing with the language server is like: recorded typing, replayed key by key.
 
-    dg-lsp bench typing [--recording FILE...] [--real [--seconds S]]
+    dg-lsp bench replay [--recording FILE...] [--real [--seconds S]]
 
 The session of the server is asked after every key, as an editor does that does not wait itself;
 what it shows is typed through, or accepted when it is right and the typist pauses. The scripted
@@ -414,7 +414,7 @@ def main() -> None:
         for key, value in summary.items():
             print(f"  {key}: {value}")
     engine = options.model if options.real else "scripted"
-    print(json.dumps({"bench": "typing", "engine": engine, **summaries}))
+    print(json.dumps({"bench": "replay", "engine": engine, **summaries}))
 
 
 if __name__ == "__main__":
