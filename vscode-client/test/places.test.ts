@@ -4,7 +4,7 @@ import { places, type Surroundings } from "../src/places";
 
 const WHERE: Surroundings = {
   setting: "",
-  folders: ["/work"],
+  folders: ["/project"],
   env: { PATH: "/usr/bin:relative:/opt/bin" },
   home: "/home/me",
   privateVenv: "/storage/server",
@@ -13,8 +13,8 @@ const WHERE: Surroundings = {
 
 test("the workspace's environment comes before PATH, PATH before tools, our own environment last", () => {
   assert.deepEqual(places(WHERE), [
-    "/work/.venv/bin/dg-lsp",
-    "/work/venv/bin/dg-lsp",
+    "/project/.venv/bin/dg-lsp",
+    "/project/venv/bin/dg-lsp",
     "/usr/bin/dg-lsp",
     "/opt/bin/dg-lsp",
     "/home/me/.local/bin/dg-lsp",
@@ -31,7 +31,7 @@ test("a path that is set is the only one, and may begin at home", () => {
 });
 
 test("nothing in the workspace is looked at where it offers no folders", () => {
-  assert.ok(!places({ ...WHERE, folders: [] }).some((place) => place.startsWith("/work")));
+  assert.ok(!places({ ...WHERE, folders: [] }).some((place) => place.startsWith("/project")));
 });
 
 test("uv's and pipx's own directories are taken from the environment", () => {
