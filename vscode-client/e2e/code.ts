@@ -40,13 +40,12 @@ export class Code {
   private browser!: Browser;
   page!: Page;
 
-  private constructor(private readonly settings: object) {}
-
   /** Installs the extension and starts it all; `env` is what the language server will have. */
   static async start(settings: object, env: Record<string, string>): Promise<Code> {
-    const code = new Code(settings);
+    const code = new Code();
     mkdirSync(code.workspace, { recursive: true });
-    code.configure({});
+    const user = { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings };
+    write(path.join(code.directory, "user/User/settings.json"), user);
     code.run(["--install-extension", path.resolve("dist/dg-lsp.vsix")]);
     code.server = code.spawn(
       ["--auth", "none", "--bind-addr", `127.0.0.1:${code.port}`, "--disable-telemetry",
@@ -61,12 +60,9 @@ export class Code {
     return code;
   }
 
-  /** Writes the user's settings: those of the start with others over them. */
-  configure(more: object): void {
-    const directory = path.join(this.directory, "user/User");
-    mkdirSync(directory, { recursive: true });
-    const all = { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...this.settings, ...more };
-    writeFileSync(path.join(directory, "settings.json"), JSON.stringify(all));
+  /** Writes the workspace's settings, which VS Code takes over while it runs. */
+  configure(settings: object): void {
+    write(path.join(this.workspace, ".vscode/settings.json"), settings);
   }
 
   /** Opens a new file in the window, the cursor at the mark `|`. */
@@ -76,13 +72,17 @@ export class Code {
     writeFileSync(file, marked.replace("|", ""));
     const line = before.split("\n").length;
     const column = before.length - before.lastIndexOf("\n");
+    const found = this.page.locator(".quick-input-list .monaco-list-row").getByText(name).first();
+    const active = this.page.locator(`.tab.active[data-resource-name="${name}"]`);
     await until(async () => {
-      await this.press("Escape", "Control+p");
+      await this.press("Escape", "Control+p"); // again where the search did not know the file yet
       await this.page.keyboard.insertText(`${name}:${line}:${column}`);
-      await this.page.locator(".quick-input-list .monaco-list-row").getByText(name).first().waitFor();
+      if (!(await appears(found))) {
+        return false;
+      }
       await this.press("Enter");
-      return this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor({ timeout: 3000 }).then(() => true, () => false);
-    });
+      return appears(active);
+    }, () => `${name} does not open`);
     await this.page.locator(".editor-instance .cursor").first().waitFor({ state: "attached" });
   }
 
@@ -195,4 +195,13 @@ export async function until(
     assert.ok(Date.now() < end, why());
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+}
+
+function appears(locator: Locator): Promise<boolean> {
+  return locator.waitFor({ timeout: 2000 }).then(() => true, () => false);
+}
+
+function write(file: string, contents: object): void {
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify(contents));
 }

@@ -7,11 +7,10 @@ import * as path from "node:path";
 import { after, before, test } from "node:test";
 import { Code, ROOT, until } from "./code";
 
-const TEXT = `def add(a, b):
-    return a + b
+const TEXT = `import os
 
 
-def subtract(a, b):
+def names(directory):
     |
 `;
 const runtime = mkdtempSync(path.join(tmpdir(), "dg-"));
@@ -34,15 +33,15 @@ after(async () => {
 });
 
 test("the embedded model completes a Python function, and Tab takes what was shown", async () => {
-  await code.open("arithmetic.py", TEXT);
+  await code.open("names.py", TEXT);
   await until(async () => /ready/.test((await code.status().locator("[aria-label]").first().getAttribute("aria-label")) ?? ""), () => "the engine is not ready", 120);
-  await code.type("re");
-  await code.untilGhost(/^turn a - b/);
+  await code.type("return ");
+  await code.untilGhost(/os\.listdir\(directory\)/);
   await code.untilStatus(/ready · dg-mini · .* · last answer \d+ ms/);
   const shown = await code.ghost();
   await code.picture("ghost-text");
   await code.press("Tab");
-  await code.untilSaved("arithmetic.py", TEXT.replace("|", `re${shown}`));
+  await code.untilSaved("names.py", TEXT.replace("|", `return ${shown}`));
 });
 
 test("the menu opens from the status bar and leads to the statistics", async () => {

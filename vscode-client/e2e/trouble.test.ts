@@ -35,7 +35,6 @@ test("a missing engine is a status that says what to do", async () => {
 
 test("a missing server is one question; offline, installing it fails with pip's reason", async () => {
   code = await Code.start({ "dgLsp.server.path": "" }, bare());
-  await code.open("a.txt", "|\n");
   await code.untilStatus(/failed: the server is not installed/);
   const toasts = code.page.locator(".notification-toast");
   await toasts.getByText("the server is not installed").waitFor();
@@ -47,7 +46,6 @@ test("a missing server is one question; offline, installing it fails with pip's 
 
 test("a path that leads nowhere is named", async () => {
   code = await Code.start({ "dgLsp.server.path": "/nowhere/dg-lsp" }, bare());
-  await code.open("a.txt", "|\n");
   await code.page.locator(".notification-toast").getByText("/nowhere/dg-lsp, which cannot be run").waitFor();
 });
 
@@ -60,8 +58,7 @@ for (const trusted of [false, true]) {
     mkdirSync(path.dirname(decoy), { recursive: true });
     writeFileSync(decoy, `#!/bin/sh\ntouch '${ran}'\n`);
     chmodSync(decoy, 0o755);
-    mkdirSync(path.join(code.workspace, ".vscode"));
-    writeFileSync(path.join(code.workspace, ".vscode/settings.json"), JSON.stringify({ "dgLsp.server.path": decoy }));
+    code.configure({ "dgLsp.server.path": decoy });
     await code.open("a.txt", "|\n");
     await code.untilStatus(trusted ? /failed: .* does not start|keeps ending|starting/ : /failed: the server is not installed/);
     assert.equal(existsSync(ran), trusted);
