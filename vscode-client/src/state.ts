@@ -19,7 +19,7 @@ export interface Activity {
 export interface Shown {
   readonly text: string;
   readonly tooltip: string;
-  readonly severity: "none" | "warning" | "error";
+  readonly severity: "none" | "error";
 }
 
 const ICONS: Readonly<Record<string, string>> = {

@@ -5,7 +5,6 @@ import { describe, type Status } from "./state";
 
 const COLORS = {
   none: undefined,
-  warning: new vscode.ThemeColor("statusBarItem.warningBackground"),
   error: new vscode.ThemeColor("statusBarItem.errorBackground"),
 };
 
