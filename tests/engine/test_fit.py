@@ -35,7 +35,7 @@ def engine_config(directory, config=released.CONFIG, **changes) -> EngineConfig:
         (40e9, "fp8", True, 8192),
         (24e9, "int4", True, 8192),
         (18e9, "int4", False, 8192),
-        (17.62e9, "int4", False, 1024),
+        (17.54e9, "int4", False, 1024),
     ],
 )
 def test_precision_head_and_prompt_follow_the_memory(
