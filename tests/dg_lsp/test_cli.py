@@ -447,7 +447,7 @@ class TestCommand:
         assert "server" in last
         for arguments in ((), ("--help",)):
             last = refused(capsys, "bench", *arguments)
-            assert last == "dg-lsp: say which: `dg-lsp bench quality|infill|server|typing [--help]`"
+            assert last == "dg-lsp: say which: `dg-lsp bench quality|infill|server|replay [--help]`"
 
     def test_bench_where_only_the_package_is_installed_says_so(self, tmp_path):
         for package in ("dg_lsp", "engine"):
