@@ -52,6 +52,11 @@ class Snapshot:
         return self.text[self.offset :]
 
     @property
+    def line_number(self) -> int:
+        """The number of the cursor's line, counted from 0; of a CR alone nothing is counted."""
+        return self.text.count("\n", 0, self.offset)
+
+    @property
     def line_left(self) -> str:
         """The cursor's line up to the cursor."""
         before = (self.text.rfind(end, 0, self.offset) for end in "\r\n")

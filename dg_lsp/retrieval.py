@@ -57,7 +57,7 @@ class Retrieval:
 
     def visit(self, snapshot: Snapshot) -> None:
         """Notes where the cursor is; it was edited there if the version is a new one."""
-        line = _line(snapshot)
+        line = snapshot.line_number
         last, self._last = self._last, _Place(snapshot, line)
         if last is None:
             return
@@ -195,11 +195,6 @@ def _chunk(snapshot: Snapshot, line: int, most: int) -> Chunk:
     below = LINE_END.split(snapshot.text[snapshot.offset : snapshot.offset + _CHUNK_CHARS])
     first, lines = around([*above[:-1], above[-1] + below[0], *below[1:]], len(above) - 1, most)
     return Chunk(snapshot.path, "\n".join(lines), line - len(above) + 1 + first)
-
-
-def _line(snapshot: Snapshot) -> int:
-    """The number of the cursor's line, counted from 0; of a CR alone nothing is counted."""
-    return snapshot.text.count("\n", 0, snapshot.offset)
 
 
 def _within(snapshot: Snapshot, budget: Budget) -> str:

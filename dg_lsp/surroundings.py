@@ -133,7 +133,7 @@ class Surroundings:
         """What may help at the cursor; what a document got before where there is no time."""
         if not budget.context:
             return ()
-        uri, line = snapshot.uri, _line(snapshot)
+        uri, line = snapshot.uri, snapshot.line_number
         given = self._given.get(uri)
         if given is None or given.budget != budget or abs(given.line - line) > JUMP_LINES:
             if uri not in self._looking:
@@ -190,7 +190,7 @@ class Surroundings:
         if warm and (given is None or given.chunks != found):
             await warm(found)
         if retrieval is self._retrieval:
-            self._given[snapshot.uri] = _Given(_line(snapshot), budget, found)
+            self._given[snapshot.uri] = _Given(snapshot.line_number, budget, found)
 
     def _stir(self) -> None:
         """Whoever types is not to be disturbed."""
@@ -271,11 +271,6 @@ def _labels(folders: Mapping[str, Path]) -> dict[str, str]:
         free = (name for name in names if name not in labels.values())
         labels[uri] = next(free) if len(folders) > 1 else ""
     return labels
-
-
-def _line(snapshot: Snapshot) -> int:
-    """The number of the cursor's line, counted from 0; of a CR alone nothing is counted."""
-    return snapshot.text.count("\n", 0, snapshot.offset)
 
 
 def _log(error: Exception) -> None:
