@@ -130,7 +130,7 @@ class _Loaded:
 def _watched(model: Any) -> Iterator[Parts]:
     """Counts the seconds that the model spends in each of PARTS but the rest."""
     from engine import kernels
-    from engine.model import Projection
+    from engine.modules import Projection
     from engine.quant import Int8Linear
 
     parts: Parts = dict.fromkeys(PARTS, 0.0)

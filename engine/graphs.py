@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from engine import kernels, sampler, steps
+from engine.attention import Attention, Pass
 from engine.cache import PrefixCache
 from engine.config import AttentionConfig, ModelConfig, SamplerConfig
-from engine.model import Attention, Pass, Transformer
+from engine.model import Transformer
 from engine.noise import Noise
 from engine.steps import Canvas, Seen
 

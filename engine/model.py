@@ -4,7 +4,7 @@
 [prefix ; canvas] that leaves the cache alone; `forward`, for training, has a mask of the caller's and
 no cache. The block is configured by `ModelConfig`, never
 subclassed: DiffusionGemma and plain Llama layers are the same code. Knows nothing of sampling,
-lengths or text; arithmetic goes through `engine.kernels`.
+lengths or text; its parts are in `engine.attention` and `engine.modules`.
 
 Source: transformers `models/diffusion_gemma/modeling_diffusion_gemma.py`; parameter names are
 those of its decoder.
@@ -12,17 +12,17 @@ those of its decoder.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
+from engine.attention import Attention, Branch, Branched, Cached, Masked, Pass
 from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
+from engine.modules import Experts, GatedMLP, Norm, Projection, Router, SelfConditioning
 from engine.weights import PackedWeight
 
 
@@ -139,7 +139,7 @@ class Transformer(nn.Module):
         [N, D] is zero in rows without self-conditioning. Leaves the cache alone.
         """
         x = self._conditioned(self.embed(ids), soft)[None]
-        return self._layers(x, _Branched(positions, x.dtype, cache, branches))[0]
+        return self._layers(x, Branched(positions, x.dtype, cache, branches))[0]
 
     def forward(
         self, ids: Tensor, positions: Tensor, mask: Tensor, soft: Tensor | None = None
@@ -150,7 +150,7 @@ class Transformer(nn.Module):
         """
         assert not self.config.layer_scalars, "training is for models without layer scalars"
         x = self._conditioned(self.embed(ids), soft)
-        return self._layers(x, _Masked(positions, x.dtype, mask))
+        return self._layers(x, Masked(positions, x.dtype, mask))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped fp32 logits [..., V] of final hidden states [..., D]."""
@@ -207,7 +207,7 @@ class Transformer(nn.Module):
         sees: int | None = None,
     ) -> Tensor:
         places = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
-        step = _Cached(places, shift, x.dtype, cache, sees, causal=causal, on_canvas=on_canvas)
+        step = Cached(places, shift, x.dtype, cache, sees, causal=causal, on_canvas=on_canvas)
         return self._layers(x, step)
 
     def _layers(self, x: Tensor, step: Pass) -> Tensor:
@@ -309,301 +309,3 @@ class Layer(nn.Module):
 
     def _scalar(self, step: Pass) -> Tensor:
         return self.encoder_layer_scalar if step.causal else self.layer_scalar
-
-
-class Attention(nn.Module):
-    """Grouped-query attention over [prefix ; new positions]."""
-
-    def __init__(self, config: ModelConfig, attention: AttentionConfig) -> None:
-        super().__init__()
-        self.shape = attention
-        self.scale = config.attention_scale
-        self.eps = config.norm_eps
-        self.qkv_norms = config.qkv_norms
-        width, kv_width = (n * attention.head_dim for n in (attention.heads, attention.kv_heads))
-        rank = config.canvas.adapter_rank if config.canvas else 0
-        self.q_proj = Projection(config.hidden_size, width, rank)
-        self.k_proj = Projection(config.hidden_size, kv_width, rank)
-        if not attention.value_is_key:
-            self.v_proj = Projection(config.hidden_size, kv_width, rank)
-        self.o_proj = Projection(width, config.hidden_size, rank)
-        self.qkv_proj: nn.Module | None = None  # the first three as one, where quantised
-        if config.qkv_norms:
-            self.q_norm = Norm(attention.head_dim, config.norm_eps)
-            self.k_norm = Norm(attention.head_dim, config.norm_eps)
-
-    def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
-        """x [B, N, D] -> [B, N, D]."""
-        q, k, v = self._inputs(x, step.on_canvas)
-        cos, sin = step.rotary(self.shape)
-        if self.qkv_norms:
-            weights = self.q_norm.weight, self.k_norm.weight
-            q, k, v = kernels.prepare_heads(q, k, v, *weights, cos, sin, self.eps)
-        else:
-            q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
-        out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
-        projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
-        return projected
-
-    def _inputs(self, x: Tensor, on_canvas: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, N, H, head_dim], keys and values [B, N, KV, head_dim] of x [B, N, D]."""
-        heads = (*x.shape[:2], -1, self.shape.head_dim)
-        if self.qkv_proj is not None:
-            counts = [self.shape.heads, self.shape.kv_heads, self.shape.kv_heads]
-            q, k, v = self.qkv_proj(x, on_canvas).view(heads).split(counts, 2)
-            return q, k, v
-        q = self.q_proj(x, on_canvas).view(heads)
-        k = self.k_proj(x, on_canvas).view(heads)
-        v = k if self.shape.value_is_key else self.v_proj(x, on_canvas).view(heads)
-        return q, k, v
-
-
-class GatedMLP(nn.Module):
-    """down(activation(gate(x)) · up(x))."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.activation = config.activation
-        rank = config.canvas.adapter_rank if config.canvas else 0
-        self.gate_proj = Projection(config.hidden_size, config.intermediate_size, rank)
-        self.up_proj = Projection(config.hidden_size, config.intermediate_size, rank)
-        self.down_proj = Projection(config.intermediate_size, config.hidden_size, rank)
-        self.gate_up_proj: nn.Module | None = None  # the first two as one, where quantised
-
-    def forward(self, x: Tensor, on_canvas: bool) -> Tensor:
-        """x [..., D] -> [..., D]."""
-        if self.gate_up_proj is None:
-            gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
-        else:
-            gate, up = self.gate_up_proj(x, on_canvas).chunk(2, -1)
-        out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), on_canvas)
-        return out
-
-
-class Projection(nn.Linear):
-    """A linear layer without bias; on a canvas plus a low-rank adapter, where the model has them.
-
-    With adapters the encoder stays the causal model they were trained on, to the last bit.
-    `weight` is a PackedWeight where `Transformer.load` was given one.
-    Source: LoRA (arXiv:2106.09685), its scale folded into `adapter_up`.
-    """
-
-    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-        if rank:
-            self.adapter_down = nn.Parameter(torch.empty(rank, inputs))
-            self.adapter_up = nn.Parameter(torch.zeros(outputs, rank))
-        self.rank = rank
-
-    def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
-        """x [..., inputs] -> [..., outputs]."""
-        out = kernels.linear(x, self.weight)
-        if self.rank and on_canvas:
-            down, up = self.adapter_down.to(x.dtype), self.adapter_up.to(x.dtype)
-            out = out + F.linear(F.linear(x, down), up)
-        return out
-
-
-class Router(nn.Module):
-    """Chooses the experts of each row."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        assert config.experts
-        self.top_k = config.experts.top_k
-        self.eps = config.norm_eps
-        self.proj = nn.Linear(config.hidden_size, config.experts.count, bias=False)
-        self.scale = nn.Parameter(torch.ones(config.hidden_size))
-        self.per_expert_scale = nn.Parameter(torch.ones(config.experts.count))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [T, D] -> weights and indices [T, K]."""
-        weight = self.proj.weight
-        return kernels.route(x, self.scale, weight, self.per_expert_scale, self.top_k, self.eps)
-
-
-class Experts(nn.Module):
-    """The experts' weights, stacked."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        assert config.experts
-        count, width = config.experts.count, config.experts.intermediate_size
-        self.activation = config.activation
-        gate_up = torch.empty(count, 2 * width, config.hidden_size)
-        self.gate_up_proj: Tensor | PackedWeight = nn.Parameter(gate_up)
-        down = torch.empty(count, config.hidden_size, width)
-        self.down_proj: Tensor | PackedWeight = nn.Parameter(down)
-
-    def forward(self, x: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
-        """x [T, D], weights and indices [T, K] -> [T, D]."""
-        return kernels.experts(
-            x, weights, indices, self.gate_up_proj, self.down_proj, self.activation
-        )
-
-
-class SelfConditioning(GatedMLP):
-    """Adds what the previous step believed to the canvas embeddings.
-
-    DiffusionGemma normalises the sum; a causal model that was taught to denoise keeps its own scale.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.pre_norm = Norm(config.hidden_size, config.norm_eps)
-        self.normalised = config.family == "diffusion_gemma"
-
-    def forward(self, embedded: Tensor, soft: Tensor) -> Tensor:  # type: ignore[override]
-        """embedded, soft [B, C, D] -> [B, C, D]."""
-        # Where frozen weights are in bfloat16, these may be trained in float32.
-        soft = soft.to(self.pre_norm.weight.dtype)
-        signal = super().forward(self.pre_norm(soft), on_canvas=True)
-        total = embedded + signal.to(embedded.dtype)
-        return kernels.rms_norm(total, None, self.pre_norm.eps) if self.normalised else total
-
-
-class Norm(nn.Module):
-    """RMSNorm with weight (x · w, not 1 + w)."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., size] -> [..., size]."""
-        return kernels.rms_norm(x, self.weight, self.eps)
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """Rows that continue the first `sees` tokens of a cached prefix together.
-
-    `mask` [rows, rows] is true where a row may look among them.
-    """
-
-    sees: int
-    mask: Tensor
-
-
-class Pass(ABC):
-    """What all layers of one forward share: rotary tables, and who sees whom.
-
-    `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work.
-    """
-
-    def __init__(
-        self, positions: Tensor, dtype: torch.dtype, *, causal: bool, on_canvas: bool
-    ) -> None:
-        self.causal = causal
-        self.on_canvas = on_canvas
-        self._positions = positions
-        self._dtype = dtype
-        self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
-
-    def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of this pass's positions for layers of `shape`."""
-        if shape not in self._tables:
-            self._tables[shape] = kernels.rotary_table(
-                self._positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype
-            )
-        return self._tables[shape]
-
-    @abstractmethod
-    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """q [B, N, H, D] over what its rows may see of layer `index`; k, v [B, KV, N, D] are new."""
-
-
-class _Cached(Pass):
-    """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order.
-
-    They see the first `sees` tokens of the prefix, None: all of it.
-    """
-
-    def __init__(
-        self,
-        places: Tensor,
-        shift: int,
-        dtype: torch.dtype,
-        cache: PrefixCache,
-        sees: int | None,
-        *,
-        causal: bool,
-        on_canvas: bool,
-    ) -> None:
-        super().__init__(places + shift, dtype, causal=causal, on_canvas=on_canvas)
-        self._places = places
-        self._cache = cache
-        self._sees = cache.length if sees is None else sees
-        self._masks: dict[int | None, Tensor] = {}
-
-    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """See `Pass.attend`."""
-        keys, values = self._cache.view_with(index, k, v)
-        mask = self._mask(index, layer.shape.window)
-        return kernels.attention(q, keys, values, layer.scale, mask)
-
-    def _mask(self, index: int, window: int | None) -> Tensor | None:
-        """[N, L], 0 where a query may look, else -inf; None where it may look everywhere.
-
-        A canvas sees all of the visible prefix and itself. So does a single next token.
-        """
-        all_seen = self._sees == self._cache.length
-        if all_seen and (not self.causal or len(self._places) == 1):
-            return None
-        if window not in self._masks:
-            first, last = self._cache.first_visible(index), self._cache.length
-            keys = torch.arange(first, last + len(self._places), device=self._places.device)
-            distance = self._places[:, None] - keys  # [N, L]
-            allowed = (distance >= 0) & ((keys < self._sees) | (keys >= last))
-            if window is not None:
-                allowed &= distance < window
-            # Added to the scores, which saves each layer the conversion.
-            bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
-            self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
-        return self._masks[window]
-
-
-class _Masked(Pass):
-    """Rows that see each other under a mask of the caller's, [B, T, T], in every layer."""
-
-    def __init__(self, positions: Tensor, dtype: torch.dtype, mask: Tensor) -> None:
-        super().__init__(positions, dtype, causal=False, on_canvas=False)
-        self._mask = mask
-
-    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """See `Pass.attend`."""
-        return kernels.attention(q, k, v, layer.scale, self._mask)
-
-
-class _Branched(Pass):
-    """Branches over one cached prefix: attention runs branch by branch, all else at once."""
-
-    def __init__(
-        self,
-        positions: Tensor,
-        dtype: torch.dtype,
-        cache: PrefixCache,
-        branches: Sequence[Branch],
-    ) -> None:
-        super().__init__(positions, dtype, causal=False, on_canvas=True)
-        self._cache = cache
-        self._branches = branches
-        self._masks = [
-            torch.cat((b.mask.new_ones(len(b.mask), b.sees), b.mask), 1) for b in branches
-        ]
-
-    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
-        """See `Pass.attend`."""
-        assert layer.shape.window is None, "training is for models without sliding layers"
-        none = k[:, :, :0]
-        prefix_k, prefix_v = self._cache.view_with(index, none.detach(), none.detach())
-        attention = kernels.attention if k.is_cuda else kernels.attention_by_products
-        parts, first = [], 0
-        for branch, mask in zip(self._branches, self._masks, strict=True):
-            rows = slice(first, first + len(branch.mask))
-            keys = torch.cat((prefix_k[:, :, : branch.sees], k[:, :, rows]), 2)
-            values = torch.cat((prefix_v[:, :, : branch.sees], v[:, :, rows]), 2)
-            parts.append(attention(q[:, rows], keys, values, layer.scale, mask))
-            first = rows.stop
-        return torch.cat(parts, 1)

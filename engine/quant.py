@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from engine import kernels
 from engine.config import ModelConfig
 from engine.errors import ConfigError
-from engine.model import Layer, Norm, Projection, Transformer
+from engine.model import Layer, Transformer
+from engine.modules import Norm, Projection
 
 _BLOCK = 64  # channels that are turned together, at most
 

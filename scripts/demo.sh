@@ -17,6 +17,6 @@ fill() {
 }
 
 echo "The rest of a line is taken out and filled again:"
-fill engine/model.py 'self.up_proj = Projection' 'Projection('
+fill engine/modules.py 'self.up_proj = Projection' 'Projection('
 echo "A whole line is taken out and filled again:"
 fill engine/config.py 'return "silu"'

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.attention import Branch
 from engine.cache import PrefixCache
 from engine.config import CanvasConfig
-from engine.model import Branch, Transformer
+from engine.model import Transformer
 from engine.train import objective
 from engine.train.objective import NO_TARGET, Example, Ids
 

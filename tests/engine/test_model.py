@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from engine.attention import Branch
 from transformers import DynamicCache
 
 from engine.cache import PrefixCache
-from engine.model import Branch, Transformer
+from engine.model import Transformer
 from tests.engine import tiny
 
 CPU = torch.device("cpu")

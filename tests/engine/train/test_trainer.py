@@ -12,7 +12,7 @@ from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import EngineError
 from engine.infill import Canvas, sealed
-from engine.model import SelfConditioning
+from engine.modules import SelfConditioning
 from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
 from engine.train import objective

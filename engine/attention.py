@@ -1,0 +1,200 @@
+"""Attention, and who sees whom: a `Pass` is what all layers of one forward share.
+
+`Cached` rows stand behind a cached prefix; `Branched` ones continue parts of it, `Masked` ones see
+each other under a mask of the caller's. Knows nothing of what stands around attention in a layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine import kernels
+from engine.cache import PrefixCache
+from engine.config import AttentionConfig, ModelConfig
+from engine.modules import Norm, Projection
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over [prefix ; new positions]."""
+
+    def __init__(self, config: ModelConfig, attention: AttentionConfig) -> None:
+        super().__init__()
+        self.shape = attention
+        self.scale = config.attention_scale
+        self.eps = config.norm_eps
+        self.qkv_norms = config.qkv_norms
+        width, kv_width = (n * attention.head_dim for n in (attention.heads, attention.kv_heads))
+        rank = config.canvas.adapter_rank if config.canvas else 0
+        self.q_proj = Projection(config.hidden_size, width, rank)
+        self.k_proj = Projection(config.hidden_size, kv_width, rank)
+        if not attention.value_is_key:
+            self.v_proj = Projection(config.hidden_size, kv_width, rank)
+        self.o_proj = Projection(width, config.hidden_size, rank)
+        self.qkv_proj: nn.Module | None = None  # the first three as one, where quantised
+        if config.qkv_norms:
+            self.q_norm = Norm(attention.head_dim, config.norm_eps)
+            self.k_norm = Norm(attention.head_dim, config.norm_eps)
+
+    def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
+        """x [B, N, D] -> [B, N, D]."""
+        q, k, v = self._inputs(x, step.on_canvas)
+        cos, sin = step.rotary(self.shape)
+        if self.qkv_norms:
+            weights = self.q_norm.weight, self.k_norm.weight
+            q, k, v = kernels.prepare_heads(q, k, v, *weights, cos, sin, self.eps)
+        else:
+            q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+        out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
+        projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
+        return projected
+
+    def _inputs(self, x: Tensor, on_canvas: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, N, H, head_dim], keys and values [B, N, KV, head_dim] of x [B, N, D]."""
+        heads = (*x.shape[:2], -1, self.shape.head_dim)
+        if self.qkv_proj is not None:
+            counts = [self.shape.heads, self.shape.kv_heads, self.shape.kv_heads]
+            q, k, v = self.qkv_proj(x, on_canvas).view(heads).split(counts, 2)
+            return q, k, v
+        q = self.q_proj(x, on_canvas).view(heads)
+        k = self.k_proj(x, on_canvas).view(heads)
+        v = k if self.shape.value_is_key else self.v_proj(x, on_canvas).view(heads)
+        return q, k, v
+
+
+class Pass(ABC):
+    """What all layers of one forward share: rotary tables, and who sees whom.
+
+    `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work.
+    """
+
+    def __init__(
+        self, positions: Tensor, dtype: torch.dtype, *, causal: bool, on_canvas: bool
+    ) -> None:
+        self.causal = causal
+        self.on_canvas = on_canvas
+        self._positions = positions
+        self._dtype = dtype
+        self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
+
+    def rotary(self, shape: AttentionConfig) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of this pass's positions for layers of `shape`."""
+        if shape not in self._tables:
+            self._tables[shape] = kernels.rotary_table(
+                self._positions, shape.head_dim, shape.rotary_dim, shape.rope_theta, self._dtype
+            )
+        return self._tables[shape]
+
+    @abstractmethod
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """q [B, N, H, D] over what its rows may see of layer `index`; k, v [B, KV, N, D] are new."""
+
+
+class Cached(Pass):
+    """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order.
+
+    They see the first `sees` tokens of the prefix, None: all of it.
+    """
+
+    def __init__(
+        self,
+        places: Tensor,
+        shift: int,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+        sees: int | None,
+        *,
+        causal: bool,
+        on_canvas: bool,
+    ) -> None:
+        super().__init__(places + shift, dtype, causal=causal, on_canvas=on_canvas)
+        self._places = places
+        self._cache = cache
+        self._sees = cache.length if sees is None else sees
+        self._masks: dict[int | None, Tensor] = {}
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `Pass.attend`."""
+        keys, values = self._cache.view_with(index, k, v)
+        mask = self._mask(index, layer.shape.window)
+        return kernels.attention(q, keys, values, layer.scale, mask)
+
+    def _mask(self, index: int, window: int | None) -> Tensor | None:
+        """[N, L], 0 where a query may look, else -inf; None where it may look everywhere.
+
+        A canvas sees all of the visible prefix and itself. So does a single next token.
+        """
+        all_seen = self._sees == self._cache.length
+        if all_seen and (not self.causal or len(self._places) == 1):
+            return None
+        if window not in self._masks:
+            first, last = self._cache.first_visible(index), self._cache.length
+            keys = torch.arange(first, last + len(self._places), device=self._places.device)
+            distance = self._places[:, None] - keys  # [N, L]
+            allowed = (distance >= 0) & ((keys < self._sees) | (keys >= last))
+            if window is not None:
+                allowed &= distance < window
+            # Added to the scores, which saves each layer the conversion.
+            bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
+            self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
+        return self._masks[window]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Rows that continue the first `sees` tokens of a cached prefix together.
+
+    `mask` [rows, rows] is true where a row may look among them.
+    """
+
+    sees: int
+    mask: Tensor
+
+
+class Branched(Pass):
+    """Branches over one cached prefix: attention runs branch by branch, all else at once."""
+
+    def __init__(
+        self,
+        positions: Tensor,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+        branches: Sequence[Branch],
+    ) -> None:
+        super().__init__(positions, dtype, causal=False, on_canvas=True)
+        self._cache = cache
+        self._branches = branches
+        self._masks = [
+            torch.cat((b.mask.new_ones(len(b.mask), b.sees), b.mask), 1) for b in branches
+        ]
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `Pass.attend`."""
+        assert layer.shape.window is None, "training is for models without sliding layers"
+        none = k[:, :, :0]
+        prefix_k, prefix_v = self._cache.view_with(index, none.detach(), none.detach())
+        attention = kernels.attention if k.is_cuda else kernels.attention_by_products
+        parts, first = [], 0
+        for branch, mask in zip(self._branches, self._masks, strict=True):
+            rows = slice(first, first + len(branch.mask))
+            keys = torch.cat((prefix_k[:, :, : branch.sees], k[:, :, rows]), 2)
+            values = torch.cat((prefix_v[:, :, : branch.sees], v[:, :, rows]), 2)
+            parts.append(attention(q[:, rows], keys, values, layer.scale, mask))
+            first = rows.stop
+        return torch.cat(parts, 1)
+
+
+class Masked(Pass):
+    """Rows that see each other under a mask of the caller's, [B, T, T], in every layer."""
+
+    def __init__(self, positions: Tensor, dtype: torch.dtype, mask: Tensor) -> None:
+        super().__init__(positions, dtype, causal=False, on_canvas=False)
+        self._mask = mask
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `Pass.attend`."""
+        return kernels.attention(q, k, v, layer.scale, self._mask)
