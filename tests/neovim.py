@@ -29,6 +29,32 @@ end
 return rows
 """
 
+# A timer ends after those of the same length that were started before it.
+_SETTLE = """
+local ms, over = ..., false
+vim.defer_fn(vim.schedule_wrap(function() over = true end), ms)
+return vim.wait(60000, function()
+  for _, client in ipairs(over and vim.lsp.get_clients({ name = 'dg_lsp' }) or {}) do
+    for _, request in pairs(client.requests) do
+      if request.type == 'pending' then
+        return false
+      end
+    end
+  end
+  return over
+end, 5)
+"""
+
+_COUNT = """
+Asked = 0
+vim.api.nvim_create_autocmd('LspRequest', { callback = function(event)
+  local request = event.data.request
+  if request.type == 'pending' and request.method == 'textDocument/inlineCompletion' then
+    Asked = Asked + 1
+  end
+end })
+"""
+
 
 def program():
     """The Neovim to test: DG_LSP_TEST_NVIM, the one beside this Python, or the user's own; or None."""
@@ -78,10 +104,20 @@ class Neovim:
         return self.lua(f"return require('dg_lsp').{function}()")
 
     @property
+    def server(self):
+        """The number of the client of the current buffer's server, None where none runs."""
+        return self.lua("return vim.tbl_get(require('dg_lsp.client').of(0) or {}, 'id')")
+
+    @property
     def events(self):
         """What the scripted engine has noted."""
         file = self.directory / "events"
         return file.read_text().splitlines() if file.exists() else []
+
+    @property
+    def asked(self):
+        """How many completions the plugin has asked the server for in this test."""
+        return self.lua("return Asked")
 
     @property
     def lines(self):
@@ -102,12 +138,16 @@ class Neovim:
         self.until_attached()
 
     def until_attached(self):
-        until(lambda: self.lua("return require('dg_lsp.client').of(0) ~= nil"), 20)
+        until(lambda: self.server)
 
     def type(self, keys):
         """Types keys as a terminal does, and waits until they are worked off."""
         self.api("input", keys)
         self.eval("1")
+
+    def settle(self, milliseconds=1):
+        """Waits until no question is put off for so long, and all that were asked are answered."""
+        assert self.lua(_SETTLE, milliseconds), "a question is never answered"
 
     def screen(self):
         """The rows of the screen, without the two last, up to the last that is not empty."""
@@ -119,11 +159,11 @@ class Neovim:
     def until_screen(self, *rows):
         """Waits until these rows are on the screen, and nothing else."""
         with contextlib.suppress(AssertionError):
-            until(lambda: self.screen() == list(rows), 8)
+            until(lambda: self.screen() == list(rows))
         seen = self.screen()
         assert seen == list(rows), f"the screen shows {seen}"
 
-    def until_visible(self, seconds=8):
+    def until_visible(self, seconds=30):
         """Waits for ghost text, whatever it says."""
         until(lambda: self.lua("return require('dg_lsp').visible()"), seconds)
 
@@ -132,6 +172,7 @@ class Neovim:
         self.type("<Esc><Esc>")
         self.command("silent! %bwipeout! | set virtualedit= foldmethod=manual")
         (self.directory / "events").unlink(missing_ok=True)
+        self.lua("Asked = 0")
         self.files = directory
 
 
@@ -157,6 +198,7 @@ def running(directory, **environment):
                 f"set runtimepath^={PLUGIN} hidden columns=60 lines=14 shortmess+=I noruler"
             )
             nvim.command("filetype on | runtime plugin/dg_lsp.lua")
+            nvim.lua(_COUNT)
             yield nvim
         finally:
             with contextlib.suppress(EOFError):

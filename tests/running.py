@@ -34,7 +34,7 @@ class Running:
         return (self.directory / "engine.log").read_text()
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=30):
     """Waits until the condition holds and returns what it returned."""
     end = time.monotonic() + seconds
     while not (value := condition()):

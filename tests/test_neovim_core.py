@@ -7,6 +7,7 @@ import pytest
 from tests.neovim import program, running
 
 HELLO = "SAY hello world"
+NEOVIM_WAITS_MS = 200
 SHOWN = ("one", HELLO + "hello world", "three")
 
 
@@ -105,7 +106,7 @@ def test_dismissed_it_is_gone(typed):
 
 def test_a_question_by_hand_is_answered_where_nothing_comes_unasked(typed):
     nvim = typed("SAY hello<Esc>Iand <Right><Right>")
-    nvim.lua("vim.wait(400)")
+    nvim.settle(NEOVIM_WAITS_MS)
     assert nvim.call("visible") is False
     nvim.type("<End>")
     nvim.call("trigger")

@@ -52,6 +52,7 @@ class ScriptedClient:
         if "BUG" in line:
             raise TypeError(f"cannot use {request.prefix!r}")
         if "SLOW" in line:
+            note("slow")
             try:
                 await asyncio.sleep(3600)
             finally:
