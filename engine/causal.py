@@ -73,17 +73,19 @@ def decode(
     if in_hole:
         assert model.config.canvas
         ends, never = ends | {model.config.canvas.empty_id}, model.config.canvas.mask_id
-    log_probability, forwards = 0.0, 1
+    log_probabilities: list[float] = []
+    forwards, end = 1, None
     stop: StopReason | None = None
     beliefs, best = _predict(model, hidden[0, -1:], never)
     while True:
         for row, drafted in enumerate([*draft, None]):
             token = _choose(beliefs[row], best[row], allowed(ids), favoured(ids))
+            log_probability = float(beliefs[row, token])
             if token in ends:
-                stop = StopReason.COMPLETE
+                stop, end = StopReason.COMPLETE, log_probability
                 break
             ids.append(token)
-            log_probability += float(beliefs[row, token])
+            log_probabilities.append(log_probability)
             if control.on_draft:
                 control.on_draft(ids, len(ids))
             stop = stop_at(ids)
@@ -108,7 +110,8 @@ def decode(
         ids=tuple(ids),
         stop=stop,
         forwards=forwards,
-        log_probability=log_probability / max(1, len(ids)),
+        log_probabilities=tuple(log_probabilities),
+        end=end,
     )
 
 

@@ -7,6 +7,7 @@ nothing of text, requests or HTTP; a step is made in `engine.steps`, and decided
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,12 +52,22 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
-    """Ids for a hole; `log_probability` is the mean over them, `forwards` counts model passes."""
+    """Ids for a hole; `forwards` counts model passes.
+
+    `log_probabilities` are those of what was written, empty slots of a canvas included. `end` is that
+    of the token that ended the text; None where nothing but a limit or the caller did.
+    """
 
     ids: tuple[int, ...]
     stop: StopReason
     forwards: int
-    log_probability: float
+    log_probabilities: tuple[float, ...]
+    end: float | None = None
+
+    @property
+    def log_probability(self) -> float:
+        """The mean over what was written; 0 for nothing."""
+        return math.fsum(self.log_probabilities) / max(1, len(self.log_probabilities))
 
 
 @torch.inference_mode()
@@ -94,7 +105,7 @@ def denoise(
         ids=tuple(seen.best.tolist()),
         stop=stop,
         forwards=forwards,
-        log_probability=float(seen.log_best.mean()),
+        log_probabilities=tuple(seen.log_best.tolist()),
     )
 
 
@@ -161,7 +172,10 @@ def infill(
             filled = denoise(model, cache, alone, config, drawn, control, shift=shift, steps=steps)
     else:
         filled = denoise(model, cache, canvas, config, drawn, control, steps=steps)
-    return replace(filled, ids=tuple(token for token in filled.ids if token != own.empty_id))
+    if own.empty_id not in filled.ids:
+        return filled
+    end = filled.log_probabilities[filled.ids.index(own.empty_id)]
+    return replace(filled, ids=tuple(i for i in filled.ids if i != own.empty_id), end=end)
 
 
 @torch.inference_mode()
@@ -183,13 +197,14 @@ def generate(
     size = min(model.config.canvas_length, max_tokens)
     assert size > 0, f"cannot generate {max_tokens} tokens on this model's canvas"
     ids: list[int] = []
-    forwards, log_probability = 0, 0.0
+    log_probabilities: list[float] = []
+    forwards = 0
     for number in count():
         drawn = _noise(model, config, seed, size, canvas=number)
         later = _after(ids, control)
         canvas = denoise(model, cache, Canvas(hole=size), config, drawn, later, steps=steps)
         forwards += canvas.forwards
-        log_probability += canvas.log_probability * size
+        log_probabilities += canvas.log_probabilities
         ids += canvas.ids
         end = next((i for i, token in enumerate(ids) if token in model.config.eos_ids), None)
         if end is not None or len(ids) >= max_tokens or canvas.stop is StopReason.DEADLINE:
@@ -201,7 +216,7 @@ def generate(
         ids=tuple(ids[: max_tokens if end is None else min(end, max_tokens)]),
         stop=limited if end is None or end >= max_tokens else StopReason.COMPLETE,
         forwards=forwards,
-        log_probability=log_probability / len(ids),
+        log_probabilities=tuple(log_probabilities),
     )
 
 

@@ -238,7 +238,7 @@ class Engine:
         clock.mark("tokenize")
         _, cached = self._prefix(built, control)
         clock.mark("encode")
-        nothing = Filled(ids=(), stop=StopReason.COMPLETE, forwards=0, log_probability=0.0)
+        nothing = Filled(ids=(), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
         return _Answer("", nothing.stop, nothing, len(built.ids), cached)
 
     def _diffuse(

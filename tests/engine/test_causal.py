@@ -76,6 +76,18 @@ def test_an_end_token_ends_the_text_and_is_not_part_of_it(llama):
         allowed=lambda ids: only_eos if len(ids) == 2 else None,
     )
     assert (len(filled.ids), filled.stop) == (2, StopReason.COMPLETE)
+    again = start(llama, random_ids(19, seed=1))
+    *written, end = causal.score(llama.ours, *again, [*filled.ids, 1]).tolist()
+    assert filled.log_probabilities == pytest.approx(written, abs=1e-4)
+    assert filled.end == pytest.approx(end, abs=1e-4)
+
+
+def test_what_a_limit_ends_has_no_end_to_be_sure_of(llama):
+    cache, hidden = start(llama, random_ids(19, seed=1))
+    filled = causal.decode(llama.ours, cache, hidden, 3, lambda ids: None, Control())
+    assert filled.end is None
+    assert len(filled.log_probabilities) == 3
+    assert filled.log_probability == pytest.approx(sum(filled.log_probabilities) / 3)
 
 
 def test_allowed_ids_bound_the_choice(llama):

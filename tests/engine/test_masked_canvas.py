@@ -146,6 +146,7 @@ def test_nothing_behind_the_first_empty_slot_is_taken_or_waited_for(monkeypatch)
     filled = fill(make_model(shifted=False), Canvas(hole=8))
     assert (filled.ids, filled.forwards) == ((30, 31), 1)
     assert filled.log_probability == pytest.approx(0.0, abs=1e-6), "of what was written"
+    assert filled.end == filled.log_probabilities[2], "of the slot that ends it"
 
 
 def test_empty_slots_are_taken_out_of_the_answer(monkeypatch):
