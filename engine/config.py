@@ -14,9 +14,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError
+
+Template = Literal["auto", "chat", "raw", "hole"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,9 @@ class EngineConfig:
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
+    `template` is how a request is laid out for denoising: `chat` as DiffusionGemma's conversations
+    with the prefix opening the answer (`auto` for that family), `hole` with the hole asked for in it and
+    nothing clamped, `raw` as plain text (`auto` for all others).
     """
 
     model: Path
@@ -242,6 +247,7 @@ class EngineConfig:
     cache_prefixes: int = 8
     cache_bytes: int = 1 << 30
     suffix_tokens: int = 48
+    template: Template = "auto"
     drafts: bool = True
     canvas_drafts: bool = False
     favour_copies: bool = True
@@ -255,6 +261,9 @@ class EngineConfig:
             raise ConfigError(
                 f"max_prompt_tokens must be at least 64, got {self.max_prompt_tokens}"
             )
+        if self.template not in get_args(Template):
+            known = ", ".join(get_args(Template))
+            raise ConfigError(f"template must be one of {known}, got {self.template!r}")
         if self.threads < 0 or self.suffix_tokens < 0:
             raise ConfigError(
                 f"threads and suffix_tokens cannot be negative, got {self.threads}, {self.suffix_tokens}"

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, Template
+from engine.errors import ConfigError
 from engine.request import InfillRequest
 from engine.steps import Canvas
 from engine.tokenizer import Tokenizer
 
+_TEMPLATE_TOKENS = 64  # at most, of a chat template's own words
 MIN_CANVAS = 32  # a canvas of 16 needs about twice the steps of one of 32 or more
 
 
@@ -22,7 +25,7 @@ class Prompt:
     """What the model is given.
 
     `ids` go through the encoder, `lead` goes on the canvas before the hole; `suffix` is clamped
-    right after the hole, and `ends` says that the file ends with it. `healed` is text taken off the
+    right after the hole, and `end` is the id that closes the text there if the file ends with it. `healed` is text taken off the
     end of the prefix: the answer has to spell it again. `above` counts the ids before the cursor's
     line.
     """
@@ -30,9 +33,19 @@ class Prompt:
     ids: tuple[int, ...]
     lead: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
-    ends: bool = False
+    end: int | None = None
     healed: str = ""
     above: int | None = None
+
+
+def choose_template(wanted: Template, config: ModelConfig) -> Template:
+    """`auto` is the model family's own; raises ConfigError for a chat with a model that has none."""
+    chats = config.family == "diffusion_gemma"
+    if wanted == "auto":
+        return "chat" if chats else "raw"
+    if wanted != "raw" and not chats:
+        raise ConfigError(f"template {wanted!r} is for models that chat; use 'raw' or 'auto'")
+    return wanted
 
 
 def raw(request: InfillRequest, tokenizer: Tokenizer, config: ModelConfig, limit: int) -> Prompt:
@@ -56,12 +69,13 @@ def plain(
     prefix, healed = _to_heal(request.prefix, tokenizer)
     ids = _document(request, prefix, tokenizer, config, limit)
     suffix = tokenizer.encode(request.suffix)
+    end = config.eos_ids[0] if config.family == "diffusion_gemma" and config.eos_ids else None
     split = len(ids) - (config.canvas.shifted or config.canvas.sealed_suffix)
     return Prompt(
         ids=ids[:split],
         lead=ids[split:],
         suffix=tuple(suffix[:suffix_tokens]),
-        ends=len(suffix) <= suffix_tokens,
+        end=end if len(suffix) <= suffix_tokens else None,
         healed=healed,
         above=_above(ids[:split], tokenizer),
     )
@@ -72,50 +86,73 @@ def chat(
     tokenizer: Tokenizer,
     limit: int,
     suffix_tokens: int,
+    *,
+    thought: bool = True,
 ) -> Prompt:
-    """DiffusionGemma's chat template; the code prefix opens the model's turn.
+    """DiffusionGemma's chat template; the code prefix opens the model's turn, its end to be healed.
 
-    The prefix ends the encoder's input, so typing only extends the prefix cache. The thought
-    block is opened and closed here: left out, the canvas would be spent on writing one.
+    The prefix ends the encoder's input, so typing only extends the prefix cache. `thought` closes
+    an empty thought before it; see `closes_thought`.
     """
-    special = tokenizer.special
     suffix = tokenizer.encode(request.suffix)
     near, far = suffix[:suffix_tokens], suffix[suffix_tokens:]
+    whole, healed = _to_heal(request.prefix, tokenizer)
+    prefix = _newest(whole, limit // 2)
+    room = max(0, limit - len(prefix) - _TEMPLATE_TOKENS)
+    told = _user_turn(request, below=tokenizer.decode(far[: room // 4]))
+    return Prompt(
+        ids=_turns(tokenizer, _last(tokenizer.encode(told), room), prefix, thought),
+        suffix=tuple(near),
+        end=None if far else tokenizer.special("<turn|>"),
+        healed=healed,
+    )
+
+
+def hole(
+    request: InfillRequest, tokenizer: Tokenizer, limit: int, *, thought: bool = True
+) -> Prompt:
+    """The hole asked for in DiffusionGemma's chat: both sides in the user's turn, nothing clamped.
+
+    The text before the hole comes last, so that typing changes little of what is encoded.
+    """
     prefix = _newest(tokenizer.encode(request.prefix), limit // 2)
-    room = limit - len(prefix) - 64  # the template's own words
-    told = _user_turn(request, tokenizer.decode(far[: max(0, room // 4)]))
-    user = tokenizer.encode(told)[-max(0, room) :] if room > 0 else []
-    ids = [
-        special("<bos>"),
-        special("<|turn>"),
-        *tokenizer.encode("user\n"),
-        *user,
-        special("<turn|>"),
-        *tokenizer.encode("\n"),
-        special("<|turn>"),
-        *tokenizer.encode("model\n"),
-        special("<|channel>"),
-        *tokenizer.encode("thought\n"),
-        special("<channel|>"),
-        *prefix,
-    ]
-    return Prompt(ids=tuple(ids), suffix=tuple(near), ends=not far)
+    room = max(0, limit - len(prefix) - _TEMPLATE_TOKENS)
+    below = tokenizer.decode(tokenizer.encode(request.suffix)[: room // 2])
+    told = _hole_turn(request, tokenizer.decode(prefix), below)
+    user = _last(tokenizer.encode(told), limit - _TEMPLATE_TOKENS)
+    return Prompt(ids=_turns(tokenizer, user, [], thought))
 
 
-def canvas(prompt: Prompt, hole: int, tokenizer: Tokenizer, config: ModelConfig) -> Canvas:
+def closes_thought(directory: Path) -> bool:
+    """Whether the model's own chat template closes an empty thought before an answer.
+
+    As first released DiffusionGemma's does, in later copies it does not. Without a template: yes.
+    """
+    template = directory / "chat_template.jinja"
+    if not template.is_file():
+        return True
+    return r"<|channel>thought\n<channel|>" in template.read_text(encoding="utf-8")
+
+
+def canvas(prompt: Prompt, hole: int, config: ModelConfig) -> Canvas:
     """The canvas with a hole of `hole` tokens and what is known around it.
 
-    Where a chat model's file ends inside the canvas, the turn is closed as in training; its
-    canvas is never shorter than MIN_CANVAS. Without any suffix nothing is clamped: the model
-    ends the text.
+    Where the file ends inside the canvas, the text is closed as in training; a canvas so closed is
+    never shorter than MIN_CANVAS. Without any suffix nothing is clamped: the model ends the text.
     """
     clamped = list(prompt.suffix)
-    if clamped and prompt.ends and config.family == "diffusion_gemma" and config.pad_id is not None:
-        clamped.append(tokenizer.special("<turn|>"))
+    if clamped and prompt.end is not None and config.pad_id is not None:
+        clamped.append(prompt.end)
         clamped += [config.pad_id] * (MIN_CANVAS - hole - len(clamped))
     if not (config.canvas and config.canvas.sealed_suffix):
         del clamped[max(0, config.canvas_length - hole - len(prompt.lead)) :]
     return Canvas(hole=hole, clamped=tuple(clamped), lead=prompt.lead, sees=prompt.above)
+
+
+def joins(healed: str) -> bool:
+    """Whether what is healed is as a rule the beginning of a longer token, not one of its own."""
+    last = healed[-1:]
+    return last.isalnum() or last in ("_", " ")
 
 
 def _above(ids: Sequence[int], tokenizer: Tokenizer) -> int:
@@ -142,17 +179,53 @@ def _document(
     return tuple(ids or config.eos_ids[:1] or (0,))
 
 
-def _user_turn(request: InfillRequest, far_suffix: str) -> str:
-    parts = [f"Related file {chunk.path}:\n{chunk.text}" for chunk in request.context]
-    name = request.path or "the file"
-    if far_suffix:
-        parts.append(f"Further below in {name}:\n{far_suffix}")
-    kind = f" ({request.language})" if request.language else ""
+def _turns(
+    tokenizer: Tokenizer, user: Sequence[int], answer: Sequence[int], thought: bool
+) -> tuple[int, ...]:
+    """A conversation of what the user says and the beginning of the model's answer."""
+    special, encode = tokenizer.special, tokenizer.encode
+    closed = [special("<|channel>"), *encode("thought\n"), special("<channel|>")]
+    return (
+        special("<bos>"),
+        *(special("<|turn>"), *encode("user\n"), *user, special("<turn|>"), *encode("\n")),
+        *(special("<|turn>"), *encode("model\n"), *(closed if thought else ())),
+        *answer,
+    )
+
+
+def _user_turn(request: InfillRequest, below: str) -> str:
+    parts = _related(request)
+    name, kind = _named(request)
+    if below:
+        parts.append(f"Further below in {name}:\n{below}")
     parts.append(
         f"Write {name}{kind}. Your answer is the file itself, without comments on it and without "
         "code fences; continue exactly where it stops."
     )
     return "\n\n".join(parts)
+
+
+def _hole_turn(request: InfillRequest, above: str, below: str) -> str:
+    name, kind = _named(request)
+    return "\n\n".join(
+        (
+            *_related(request),
+            f"A piece is missing from {name}{kind}. This is what follows the missing piece:\n{below}",
+            f"And this is what stands before it:\n{above}",
+            "Write the missing piece, exactly as it belongs between the two, from where the text "
+            "before it stops, without code fences and without comments on it.",
+        )
+    )
+
+
+def _related(request: InfillRequest) -> list[str]:
+    return [f"Related file {chunk.path}:\n{chunk.text}" for chunk in request.context]
+
+
+def _named(request: InfillRequest) -> tuple[str, str]:
+    """The file's name and, in brackets, its language."""
+    kind = f" ({request.language})" if request.language else ""
+    return request.path or "the file", kind
 
 
 def _to_heal(prefix: str, tokenizer: Tokenizer) -> tuple[list[int], str]:
@@ -189,3 +262,7 @@ def _newest(ids: list[int], limit: int) -> list[int]:
     step = max(1, limit // 4)
     dropped = -(-(len(ids) - limit) // step) * step
     return ids[min(dropped, len(ids) - 1) :]
+
+
+def _last(ids: list[int], limit: int) -> list[int]:
+    return ids[max(0, len(ids) - max(0, limit)) :]

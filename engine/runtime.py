@@ -76,6 +76,8 @@ class Engine:
             max_prefixes=config.cache_prefixes,
             max_bytes=config.cache_bytes,
         )
+        self._template = prompt.choose_template(config.template, model.config)
+        self._thought = prompt.closes_thought(config.model)
         self._steps: Steps = steps.plain
         if self._device.type == "cuda":
             self._steps = Graphs(model, self._prompt_limit)
@@ -85,6 +87,7 @@ class Engine:
         """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
         device = choose_device(config.device)
         described = ModelConfig.from_directory(config.model)
+        prompt.choose_template(config.template, described)  # before the weights are read
         config = fit.fit(config, described, device)
         dtype = native_dtype(device)
         if config.dtype != "auto" or config.quantize == "bf16":
@@ -297,6 +300,8 @@ class Engine:
         own = self._model.config.canvas
         assert own
         healed = len(self._tokenizer.encode(built.healed))
+        if own.empty_id is None and prompt.joins(built.healed):
+            healed = 0  # a slot more would be a word more
         beside = 0 if own.sealed_suffix else len(built.suffix)
         limit = own.length - len(built.lead) - beside - healed
         hole = request.hole_tokens or min(request.max_tokens, unknown)
@@ -305,7 +310,7 @@ class Engine:
                 f"a hole of {hole} tokens and {beside} of suffix do not fit the canvas "
                 f"of {own.length}; ask for at most {limit}"
             )
-        return built, prompt.canvas(built, hole + healed, self._tokenizer, self._model.config)
+        return built, prompt.canvas(built, hole + healed, self._model.config)
 
     def _prefix(self, built: Prompt, control: Control) -> tuple[PrefixCache, int]:
         """The encoded prompt, and how many tokens of it were at hand."""
@@ -315,13 +320,14 @@ class Engine:
         return cache, cached
 
     def _diffusion_prompt(self, request: InfillRequest) -> Prompt:
-        """The request laid out for the model's family."""
+        """The request laid out for denoising."""
         suffix = min(self._config.suffix_tokens, self._model.config.canvas_length // 2)
-        if self._model.config.family == "diffusion_gemma":
-            return prompt.chat(request, self._tokenizer, self._prompt_limit, suffix)
-        return prompt.plain(
-            request, self._tokenizer, self._model.config, self._prompt_limit, suffix
-        )
+        limit = self._prompt_limit
+        if self._template == "raw":
+            return prompt.plain(request, self._tokenizer, self._model.config, limit, suffix)
+        if self._template == "hole":
+            return prompt.hole(request, self._tokenizer, limit, thought=self._thought)
+        return prompt.chat(request, self._tokenizer, limit, suffix, thought=self._thought)
 
     def _continue(
         self,

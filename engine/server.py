@@ -20,9 +20,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, Template
 from engine.errors import EngineError
 from engine.rendezvous import (
     AlreadyRunning,
@@ -179,6 +179,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
         dtype=options.dtype,
         quantize=options.quantize,
         max_prompt_tokens=options.max_prompt_tokens,
+        template=options.template,
         threads=options.threads,
     )
     progress(0.0, "importing torch")
@@ -232,6 +233,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="8192 on a GPU, 1024 on a CPU, as memory allows",
+    )
+    parser.add_argument(
+        "--template",
+        default="auto",
+        choices=get_args(Template),
+        help="how DiffusionGemma is shown a request: chat (auto), plain text, the hole asked for",
     )
     parser.add_argument("--threads", default=0, type=int, help="0: those that others leave")
     parser.add_argument("--tcp", default="", metavar="[HOST:]PORT", help="instead of a unix socket")

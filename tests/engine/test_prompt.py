@@ -3,13 +3,27 @@
 from dataclasses import replace
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from engine import prompt
 from engine.config import ModelConfig
+from engine.errors import ConfigError
 from engine.request import ContextChunk, InfillRequest
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny
 from tests.engine.test_config import LLAMA
+
+CLOSED_THOUGHT = "<|channel>thought\n<channel|>"
+# What the released template does with one message of the user; CLOSED is there in some releases.
+CHAT_TEMPLATE = r"""
+{{- bos_token -}}
+{%- for message in messages -%}
+    {{- '<|turn>' + message['role'] + '\n' + message['content'] | trim + '<turn|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|turn>model\nCLOSED' -}}
+{%- endif -%}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +92,86 @@ def test_context_gives_way_to_the_prefix(tokenizer, llama):
     assert shown.count("c") <= 8
 
 
+ASKED = InfillRequest(
+    prefix="a = ",
+    suffix="\nb = 2\nc = 3\n",
+    path="m.py",
+    language="python",
+    context=(ContextChunk("n.py", "N = 1"),),
+)
+
+
 def test_chat_opens_the_models_turn_with_the_code_after_a_closed_thought(tokenizer):
-    request = InfillRequest(
-        prefix="a = ",
-        suffix="\nb = 2\nc = 3\n",
-        path="m.py",
-        language="python",
-        context=(ContextChunk("n.py", "N = 1"),),
-    )
-    built = prompt.chat(request, tokenizer, 2000, suffix_tokens=6)
+    built = prompt.chat(ASKED, tokenizer, 2000, suffix_tokens=6)
     text = spelled(tokenizer, built.ids)
     assert text.startswith("<bos><|turn>user\nRelated file n.py:\nN = 1\n\n")
     assert "Further below in m.py:\n\nc = 3\n" in text
     assert "Write m.py (python)." in text
-    assert text.endswith("<turn|>\n<|turn>model\n<|channel>thought\n<channel|>a = ")
+    assert text.endswith("<turn|>\n<|turn>model\n<|channel>thought\n<channel|>a =")
+    assert built.healed == " ", "typing goes on in the word that this blank begins"
     assert tokenizer.decode(built.suffix) == "\nb = 2"
-    assert not built.ends
+    assert built.end is None, "the file goes on"
+
+
+@pytest.mark.parametrize(("thought", "closed"), [(True, CLOSED_THOUGHT), (False, "")])
+def test_the_prompt_is_that_of_the_models_own_chat_template_to_the_last_token(
+    tokenizer, tmp_path, thought, closed
+):
+    """The template rendered by transformers, and cut into tokens by it, special ones included."""
+    template = CHAT_TEMPLATE.replace("CLOSED", closed.replace("\n", r"\n"))
+    tiny.write_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    assert prompt.closes_thought(tmp_path) == thought
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=template, bos_token="<bos>"
+    )
+    for ours, answer in (
+        (prompt.chat(ASKED, tokenizer, 2000, 6, thought=thought), "a ="),
+        (prompt.hole(ASKED, tokenizer, 2000, thought=thought), ""),
+    ):
+        text = spelled(tokenizer, ours.ids)
+        said = text.partition("user\n")[2].partition("<turn|>")[0]
+        rendered = theirs.apply_chat_template(
+            [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
+        )
+        assert text == rendered + answer
+        assert list(ours.ids) == theirs.encode(rendered + answer, add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("healed", "joined"), [(" ", True), ("ret", True), ("_", True), ("\n", False), ("(", False)]
+)
+def test_what_is_healed_takes_no_slot_where_the_next_token_begins_with_it(healed, joined):
+    assert prompt.joins(healed) == joined
+    assert not prompt.joins("")
+
+
+def test_a_model_without_a_template_file_gets_the_closed_thought(tmp_path):
+    assert prompt.closes_thought(tmp_path)
+
+
+def test_the_hole_asked_for_shows_both_sides_and_clamps_nothing(tokenizer):
+    built = prompt.hole(ASKED, tokenizer, 2000)
+    text = spelled(tokenizer, built.ids)
+    assert "N = 1" in text
+    assert "missing from m.py (python)" in text
+    assert 0 < text.index("\nb = 2\nc = 3\n") < text.index("before it:\na = \n\n"), "typed last"
+    assert text.endswith("<|turn>model\n" + CLOSED_THOUGHT)
+    assert (built.suffix, built.lead, built.healed) == ((), (), "")
+    long = replace(ASKED, prefix="p" * 5000 + "END", suffix="START" + "s" * 5000)
+    cut = prompt.hole(long, tokenizer, 2000)
+    assert len(cut.ids) <= 2000
+    assert all(kept in spelled(tokenizer, cut.ids) for kept in ("pEND\n\n", "piece:\nSTARTs"))
+
+
+def test_each_family_has_its_template_and_only_a_model_that_chats_can_be_chatted_with(llama):
+    gemma = ModelConfig.from_hf({"model_type": "diffusion_gemma", "text_config": TEXT}, {})
+    assert prompt.choose_template("auto", gemma) == "chat"
+    assert prompt.choose_template("auto", llama) == "raw"
+    for template in ("raw", "hole", "chat"):
+        assert prompt.choose_template(template, gemma) == template
+    with pytest.raises(ConfigError, match="template 'hole' is for models that chat; use 'raw'"):
+        prompt.choose_template("hole", llama)
 
 
 def test_special_tokens_in_the_code_stay_plain_text(tokenizer):
@@ -124,7 +202,7 @@ def test_what_is_clamped_behind_a_hole_of_ten(tokenizer, suffix, suffix_tokens, 
         {"model_type": "diffusion_gemma", "canvas_length": 64, "text_config": TEXT}, {}
     )
     built = prompt.chat(InfillRequest(prefix="x", suffix=suffix), tokenizer, 900, suffix_tokens)
-    assert spelled(tokenizer, prompt.canvas(built, 10, tokenizer, config).clamped) == tail
+    assert spelled(tokenizer, prompt.canvas(built, 10, config).clamped) == tail
 
 
 TEXT = {**tiny.TEXT, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}

@@ -160,8 +160,50 @@ def test_the_canvas_shows_what_was_copied_only_where_that_is_asked_for(
     for prefix in ("first(alpha, b", "zzz"):
         request = InfillRequest(prefix=prefix, suffix=suffix, hole_tokens=8)
         engine.infill(replace(request, single_line=True), cancelled=never)
-    copied = Tokenizer.from_directory(tmp_path).encode("eta)")
+    copied = Tokenizer.from_directory(tmp_path).encode("beta)")  # the word's beginning is healed
     assert guessed == [tuple(copied) if wanted else (), ()]
+
+
+@pytest.mark.parametrize(
+    ("template", "prompted", "clamped"),
+    [
+        ("auto", "<channel|>a =", "\nb = 2\n<turn|>"),
+        ("raw", "<bos>a =", "\nb = 2\n<eos>"),
+        ("hole", "b = 2\n\n\nAnd this is what stands before it:\na = \n\n", ""),
+    ],
+)
+def test_the_template_decides_what_the_model_is_shown(
+    tmp_path, monkeypatch, template, prompted, clamped
+):
+    tiny.diffusion_gemma(tmp_path, seed=4, bos_token_id=2, pad_token_id=0)
+    config = EngineConfig(model=tmp_path, device="cpu", sampler=SAMPLER, template=template)
+    engine = Engine.load(config)
+    shown = []
+    denoise = infill.denoise
+
+    def spy(model, cache, canvas, *rest, **how):
+        shown.append((spelled(cache.ids), spelled(canvas.clamped).partition("<pad>")[0]))
+        return denoise(model, cache, canvas, *rest, **how)
+
+    tokenizer = Tokenizer.from_directory(tmp_path)
+    names = {tokenizer.special(name): name for name in tiny.SPECIAL}
+
+    def spelled(ids) -> str:
+        return "".join(names.get(i) or tokenizer.decode([i]) for i in ids)
+
+    monkeypatch.setattr(infill, "denoise", spy)
+    result = engine.infill(
+        InfillRequest(prefix="a = ", suffix="\nb = 2\n", hole_tokens=6), cancelled=never
+    )
+    assert prompted in shown[0][0]
+    assert shown[0][1] == clamped
+    assert result.mode is Mode.DIFFUSION
+
+
+def test_a_template_for_chats_is_refused_before_a_plain_models_weights_are_read(llama):
+    directory = Path(llama.describe()["directory"])
+    with pytest.raises(ConfigError, match="template 'chat' is for models that chat"):
+        Engine.load(EngineConfig(model=directory, device="cpu", template="chat"))
 
 
 def test_another_seed_gives_another_canvas(gemma):
