@@ -7,7 +7,8 @@ Token ids in, token ids out; knows nothing of text or requests.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -169,14 +170,44 @@ def _choose(
 
 
 @torch.inference_mode()
-def score(model: Transformer, cache: PrefixCache, hidden: Tensor, ids: Sequence[int]) -> Tensor:
-    """Log-probability [N] of each of `ids` after the cached prefix, in one causal pass.
+def read(
+    model: Transformer,
+    cache: PrefixCache,
+    texts: Sequence[Sequence[int]],
+    lead: Sequence[int] = (),
+) -> list[Tensor]:
+    """Log-probabilities [N] of the ids of each text where it follows the cached prefix and `lead`.
 
-    `hidden` [1, n, D] are the states of the prefix's last tokens. The cache is left as it was.
+    All texts are read in one causal pass. Without a `lead` the last token of the prefix is encoded
+    anew, as its state tells the first id. The cache is left as it was.
     """
-    length = cache.length
-    states = torch.cat((hidden[:, -1:], model.encode(ids, cache)[:, :-1]), 1)
-    cache.truncate(length)
-    log_probabilities = model.logits(states[0]).log_softmax(-1)
-    picked = torch.tensor(list(ids), device=log_probabilities.device)[:, None]
-    return log_probabilities.gather(-1, picked)[:, 0]
+    assert texts, "there must be texts to read"
+    with nullcontext(lead) if lead else _last_taken_back(cache) as first:
+        longest = max(map(len, texts))
+        # No row sees what pads it: it stands behind its text.
+        rows = [[*first, *text, *[0] * (longest - len(text))] for text in texts]
+        ids = torch.tensor(rows, device=model.embed_tokens.weight.device)
+        states = model.continuations(ids, cache)[:, len(first) - 1 : -1]
+    return [
+        _log_probabilities(model, own[: len(text)], text)
+        for own, text in zip(states, texts, strict=True)
+    ]
+
+
+def _log_probabilities(model: Transformer, states: Tensor, ids: Sequence[int]) -> Tensor:
+    """Log-probability [N] of each of `ids` after the state [N, D] before it."""
+    beliefs = model.logits(states).log_softmax(-1)
+    return beliefs.gather(-1, torch.tensor(list(ids), device=beliefs.device)[:, None])[:, 0]
+
+
+@contextmanager
+def _last_taken_back(cache: PrefixCache) -> Iterator[tuple[int, ...]]:
+    """Takes the last token off the prefix, gives it, and puts it back at the end."""
+    assert cache.length, "nothing stands before the text"
+    last, suffix = cache.ids[-1], cache.suffix
+    cache.truncate(cache.length - 1)
+    try:
+        yield (last,)
+    finally:
+        cache.commit([last])
+        cache.suffix = suffix

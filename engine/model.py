@@ -89,6 +89,13 @@ class Transformer(nn.Module):
         cache.commit(ids)
         return hidden
 
+    def continuations(self, ids: Tensor, cache: PrefixCache) -> Tensor:
+        """Causal pass over rows that each follow the cached prefix, which stays as it is.
+
+        ids [B, N] -> final hidden states [B, N, D].
+        """
+        return self._run(self.embed(ids), cache, causal=True, shift=0, on_canvas=False)
+
     def repeat(self, suffix: Suffix, cache: PrefixCache, *, by: int) -> None:
         """Extends the cache by an encoded suffix, its positions moved on `by`."""
         layers = self.config.layers

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine import causal
+from engine.cache import Suffix
 from engine.errors import Cancelled
 from engine.infill import Control, Filled
 from engine.model import Transformer
@@ -76,8 +77,8 @@ def test_an_end_token_ends_the_text_and_is_not_part_of_it(llama):
         allowed=lambda ids: only_eos if len(ids) == 2 else None,
     )
     assert (len(filled.ids), filled.stop) == (2, StopReason.COMPLETE)
-    again = start(llama, random_ids(19, seed=1))
-    *written, end = causal.score(llama.ours, *again, [*filled.ids, 1]).tolist()
+    again, _ = start(llama, random_ids(19, seed=1))
+    *written, end = causal.read(llama.ours, again, [[*filled.ids, 1]])[0].tolist()
     assert filled.log_probabilities == pytest.approx(written, abs=1e-4)
     assert filled.end == pytest.approx(end, abs=1e-4)
 
@@ -142,15 +143,46 @@ def test_a_passed_deadline_gives_the_text_so_far(llama):
     assert (len(filled.ids), filled.stop) == (1, StopReason.DEADLINE)
 
 
-def test_scores_are_the_references_log_probabilities_and_leave_the_cache_alone(llama):
-    ids, continuation = random_ids(11, seed=2), random_ids(6, seed=3)
+def reference_reading(pair: tiny.Pair, before: list[int], text: list[int]) -> list[float]:
+    """Log-probabilities of `text` behind `before`, by the reference in one pass of its own."""
+    ids = torch.tensor([before + text])
     with torch.no_grad():
-        logits = llama.reference(torch.tensor([ids + continuation])).logits[0]
-    expected = logits.log_softmax(-1)[10:16].gather(-1, torch.tensor(continuation)[:, None])
-    cache, hidden = start(llama, ids)
-    scores = causal.score(llama.ours, cache, hidden, continuation)
-    torch.testing.assert_close(scores, expected[:, 0], rtol=1e-4, atol=1e-4)
-    assert cache.ids == ids
+        if pair.config.is_diffusion:
+            states = pair.reference.model.encoder(input_ids=ids).last_hidden_state[0]
+            logits = torch.tanh(pair.reference.lm_head(states) / 30) * 30
+        else:
+            logits = pair.reference(ids).logits[0]
+    beliefs = logits.log_softmax(-1)[len(before) - 1 : -1]
+    return [float(row[token]) for row, token in zip(beliefs, text, strict=True)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+@pytest.mark.parametrize("lead", [(), (7,)])
+def test_texts_are_read_at_once_as_the_reference_reads_each_alone(family, lead, request):
+    pair = request.getfixturevalue(family)
+    ids = random_ids(2 * tiny.WINDOW + 1, seed=2)
+    texts = [random_ids(count, seed=count) for count in (6, 1, 11, 0)]
+    for some in (texts, texts[:1]):
+        cache, _ = start(pair, ids)
+        read = causal.read(pair.ours, cache, some, lead)
+        for own, text in zip(read, some, strict=True):
+            expected = reference_reading(pair, [*ids, *lead], text)
+            assert own.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_reading_leaves_the_cache_as_it_was(family, count, request):
+    pair = request.getfixturevalue(family)
+    for ids in (random_ids(19, seed=1), [5]):
+        untouched, _ = start(pair, ids)
+        cache, _ = start(pair, ids)
+        cache.suffix = kept = Suffix(ids=(1,), sees=len(ids), room=1, keys=(), values=())
+        causal.read(pair.ours, cache, [random_ids(9, seed=n) for n in range(count)])
+        assert (cache.ids, cache.suffix) == (ids, kept)
+        with torch.inference_mode():
+            ours, theirs = (pair.ours.encode([9, 8], each) for each in (cache, untouched))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_diffusion_model_decodes_causally_too(gemma):

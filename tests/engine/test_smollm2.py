@@ -54,8 +54,8 @@ def test_the_model_knows_code(directory):
     tokenizer = Tokenizer.from_directory(directory)
     ids = tokenizer.encode(CODE)[:400]
     cache = PrefixCache(ours.config, torch.device("cpu"), torch.float32)
-    hidden = causal.encode(ours, cache, ids[:16], 16, Control())
-    scores = causal.score(ours, cache, hidden, ids[16:])
+    causal.encode(ours, cache, ids[:16], 16, Control())
+    (scores,) = causal.read(ours, cache, [ids[16:]])
     assert float(-scores.mean()) < 3.0, "a wrong layout of the weights gives about 11 nats"
 
 
