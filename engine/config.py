@@ -231,6 +231,8 @@ class EngineConfig:
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
+    `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the
+    denoiser.
     `template` is how a request is laid out for denoising: `chat` as DiffusionGemma's conversations
     with the prefix opening the answer (`auto` for that family), `hole` with the hole asked for in it and
     nothing clamped, `raw` as plain text (`auto` for all others).
@@ -251,6 +253,8 @@ class EngineConfig:
     drafts: bool = True
     canvas_drafts: bool = False
     favour_copies: bool = True
+    warm_start: bool = True
+    canvas_warm_start: bool = False
     sampler: SamplerConfig | None = field(default=None)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Drafts: text copied from near the cursor as a first guess at what comes next.
+"""Drafts: an earlier answer, or text copied from near the cursor, as a first guess at what comes next.
 
 Where the end of the text before the cursor stands once more, what followed there may follow here
 (prompt lookup). `engine.causal` verifies a draft in one forward: it costs or saves time and leaves
@@ -20,6 +20,7 @@ from engine.tokenizer import Tokenizer
 MOST_TOKENS = 15  # with the token before them, 16 rows
 _CHARS = 6 * MOST_TOKENS
 _LEAST_MATCH, _LONGEST_MATCH = 2, 200
+_AGAIN = 0.95  # of an earlier answer's tokens, so many are written again if those before them are
 _STEP = 1.05
 # Enough of what follows a hole to look for: blanks and line ends alone stand everywhere.
 _SHOWN = re.compile(r"\s*\S(?:\s*\S){0,2}")
@@ -141,8 +142,9 @@ class Drafter:
     """Proposes drafts for one answer, left to right.
 
     `before` is the text the model was given, `healed` what it has to write first, `after` the text
-    behind the hole, `elsewhere` other texts to copy from, the most useful first. `end` is the id that
-    ends a hole, if one does. `stop_at` says where the answer will end.
+    behind the hole, `elsewhere` other texts to copy from, the most useful first; `earlier` is what is
+    left of an earlier answer. `end` is the id that ends a hole, if one does. `stop_at` says where the
+    answer will end.
     """
 
     def __init__(
@@ -157,8 +159,10 @@ class Drafter:
         *,
         single_line: bool,
         end: int | None,
+        earlier: str = "",
     ) -> None:
         self._before = before
+        self._earlier = earlier
         self._healed = healed
         self._elsewhere = (after, *elsewhere)
         self._tokenizer = tokenizer
@@ -171,12 +175,10 @@ class Drafter:
         """The next ids after those written so far that are worth verifying, at most `room`."""
         written = self._tokenizer.decode(ids)
         required = self._healed[len(written) :]
-        copy = self._copy(written + required)
-        if copy is None:
-            return []
-        draft = self._tokenizer.encode(required + copy.text)[: min(room, MOST_TOKENS)]
+        text, probability = self._likely(written + required)
+        draft = self._tokenizer.encode(required + text)[: min(room, MOST_TOKENS)] if text else []
         draft = draft[: self._useful(ids, draft)]
-        return draft[: worthwhile(copy.probability, len(draft), self._pace.cost)]
+        return draft[: worthwhile(probability, len(draft), self._pace.cost)]
 
     def favoured(self, ids: Sequence[int]) -> tuple[int, float] | None:
         """The token that a copy goes on with after the ids written so far, and its bonus in nats."""
@@ -189,6 +191,14 @@ class Drafter:
         if not copy.text:
             return None if self._end is None else (self._end, copy.bonus)
         return self._tokenizer.encode(copy.text)[0], copy.bonus
+
+    def _likely(self, written: str) -> tuple[str, float]:
+        """What may follow `written`, and how likely each token of it is: first an earlier answer."""
+        filled = written[len(self._healed) :]
+        if self._earlier.startswith(filled) and len(self._earlier) > len(filled):
+            return self._earlier[len(filled) :], _AGAIN
+        copy = self._copy(written)
+        return (copy.text, copy.probability) if copy else ("", 0.0)
 
     def _copy(self, written: str) -> Copy | None:
         """What may follow `written`: the rest of the bridge while the text keeps to it."""

@@ -30,6 +30,7 @@ from engine import (
     quant,
     steps,
 )
+from engine.answers import Answers
 from engine.cache import PrefixCache, PrefixStore
 from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
@@ -76,6 +77,7 @@ class Engine:
             max_prefixes=config.cache_prefixes,
             max_bytes=config.cache_bytes,
         )
+        self._answers = Answers()
         self._template = prompt.choose_template(config.template, model.config)
         self._thought = prompt.closes_thought(config.model)
         self._steps: Steps = steps.plain
@@ -163,7 +165,18 @@ class Engine:
         fill = {Mode.DIFFUSION: self._diffuse, Mode.FIM: self._write}.get(mode, self._continue)
         if request.prepare:
             fill = self._prepare
-        answer = fill(request, control, on_draft, clock)
+        written = ""
+
+        def note(draft: Draft) -> None:
+            nonlocal written
+            written = draft.text
+            if on_draft:
+                on_draft(draft)
+
+        try:
+            answer = fill(request, control, note, clock)
+        finally:  # what was written before it was cancelled helps the next request too
+            self._answers.remember(request.prefix, written)
         if answer.prompt_tokens - answer.cached_tokens > _LONG:
             memory.give_back()
         return InfillResult(
@@ -380,6 +393,7 @@ class Engine:
 
     def _drafter(self, request: InfillRequest, built: Prompt, in_hole: bool) -> Drafter:
         canvas = self._model.config.canvas
+        earlier = self._answers.find(request.prefix)
         return Drafter(
             request.prefix.removesuffix(built.healed),
             built.healed,
@@ -390,17 +404,25 @@ class Engine:
             self._pace,
             single_line=request.single_line,
             end=canvas.empty_id if canvas and in_hole else None,
+            earlier=earlier.rest if earlier and self._config.warm_start else "",
         )
 
     def _guess(self, request: InfillRequest, built: Prompt, hole: int) -> tuple[int, ...]:
-        """What the hole shows the denoiser first, where a copy is likelier right than wrong."""
-        if not self._config.canvas_drafts:
+        """What the hole shows the denoiser first, where anything is known."""
+        text = self._expected(request)
+        if not text:
             return ()
-        copy = drafts.find(request.prefix, (request.suffix, *_elsewhere(request)))
-        if copy is None or copy.probability < 0.5:
-            return ()
-        text = built.healed + self._cut(copy.text, request)[0]
-        return tuple(self._tokenizer.encode(text)[:hole])
+        return tuple(self._tokenizer.encode(built.healed + self._cut(text, request)[0])[:hole])
+
+    def _expected(self, request: InfillRequest) -> str:
+        """What is left of an earlier answer, or a copy that is likelier right than wrong."""
+        earlier = self._answers.find(request.prefix) if self._config.canvas_warm_start else None
+        if earlier:
+            return earlier.left
+        copy = None
+        if self._config.canvas_drafts:
+            copy = drafts.find(request.prefix, (request.suffix, *_elsewhere(request)))
+        return copy.text if copy and copy.probability >= 0.5 else ""
 
     def _allowed(self, ids: Sequence[int], built: Prompt) -> Tensor | None:
         written = self._tokenizer.decode(ids)

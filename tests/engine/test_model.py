@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from engine.attention import Branch
 from transformers import DynamicCache
 
+from engine.attention import Branch
 from engine.cache import PrefixCache
 from engine.model import Transformer
 from tests.engine import tiny
