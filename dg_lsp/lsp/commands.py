@@ -29,7 +29,10 @@ async def _accept(ls: Connection, *arguments: Any) -> None:
 
 
 async def _complete_now(ls: Connection, *arguments: Any) -> types.InlineCompletionList | None:
-    """(URI, LINE, CHARACTER): asked for by hand, also where nothing is offered unasked."""
+    """(URI, LINE, CHARACTER): asked for by hand, also where nothing is offered unasked.
+
+    Where completions, or those in the language, are off, and in a secret file, there is none.
+    """
     uri, line, character = _checked(arguments, str, int, int)
     path, folder = ls.place(uri)
     place = Position(line, character)

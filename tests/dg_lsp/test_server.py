@@ -200,11 +200,20 @@ async def test_a_newer_request_of_the_same_document_supersedes_the_older(editor)
     assert "stopped" in editor.events
 
 
-async def test_an_answer_to_a_text_that_has_changed_is_out_of_date(editor):
-    editor.open("x")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda editor: editor.edit("z", (2, 1), (2, 1)),
+        lambda editor: editor.edit("", (0, 1), (2, 1)),
+        lambda editor: editor.close(),
+    ],
+    ids=["edited", "shortened", "closed"],
+)
+async def test_an_answer_to_a_text_that_has_changed_is_out_of_date(editor, change):
+    editor.open("x\ny\nz")
     with editor.in_one_chunk():
-        answer, _ = editor.ask(0, 1)
-        editor.edit("y", (0, 1), (0, 1))
+        answer, _ = editor.ask(2, 1)
+        change(editor)
     assert await answer is None
 
 

@@ -1,10 +1,12 @@
-"""Whatever an editor does in whatever order, each request gets one reply, and nothing is left over.
+"""Whatever an editor sends in whatever order, each request gets one reply, and nothing is left over.
 
-In simulated time, over a scripted engine.
+The server's own messages, in one process and in simulated time, over a scripted engine.
 """
 
 import asyncio
 import dataclasses
+import itertools
+import json
 import sys
 import tracemalloc
 
@@ -16,6 +18,7 @@ from bench.replay import Replay, Scripted, Watched
 from bench.typist import RECORDINGS, Recording
 from dg_lsp.client import EngineUnavailable
 from dg_lsp.document import Edit, Position
+from dg_lsp.lsp.server import build
 from dg_lsp.session import Session
 from dg_lsp.surroundings import Surroundings
 from dg_lsp.triggers import Ask
@@ -23,6 +26,8 @@ from tests.answers import answer
 from tests.simulated import simulated
 
 URIS = ("file:///a.txt", "file:///b.txt")
+BY_HAND, AUTOMATIC = 1, 2  # LSP's kinds of trigger
+REQUEST_CANCELLED = -32800
 
 
 class Engine:
@@ -41,7 +46,7 @@ class Engine:
         seed = sum(map(ord, request.prefix)) + len(request.suffix)
         self.running += 1
         try:
-            await asyncio.sleep(seed % 7 / 10)
+            await asyncio.sleep((1 + seed % 6) / 10)
         finally:
             self.running -= 1
         if seed % 11 == 0:
@@ -50,121 +55,170 @@ class Engine:
 
 
 class Editor:
-    """Two open documents, edited at their beginnings; each request is awaited by a task."""
+    """A client in the server's own process: sends messages, keeps every reply by its request's id."""
 
     def __init__(self):
         self.engine = Engine()
-        self.session = Session(
+        self.server = build(lambda *_: self.engine)
+        self.server.session = Session(
             lambda *_: self.engine,
-            lambda _: None,
-            lambda _: None,
+            self.server.show_status,
+            self.server.warn,
             around=Surroundings(thread=AtOnce()),
         )
-        self.asked = []
-        self.newest = {}
+        self.server.protocol.set_writer(self, include_headers=False)
+        self.ids = itertools.count(1)
+        self.replies = {}
+        self.cancelled = set()
+        self.newest = {}  # by document, the request to which nothing has happened since
         self.version = 1
+
+    def write(self, data):
+        message = json.loads(data)
+        if "method" not in message:
+            self.replies.setdefault(message["id"], []).append(message)
+
+    async def send(self, method, params, **id_):
+        protocol = self.server.protocol
+        sent = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **id_})
+        protocol.handle_message(json.loads(sent, object_hook=protocol.structure_message))
+        await asyncio.sleep(0)  # as standard input's reader does between two messages
+
+    async def request(self, method, params):
+        id_ = next(self.ids)
+        self.replies[id_] = []
+        await self.send(method, params, id=id_)
+        return id_
+
+    def answer(self, id_):
+        """The one reply to a request: its result, or the code of its error."""
+        (reply,) = self.replies[id_]
+        return reply["error"]["code"] if "error" in reply else reply["result"]
+
+    async def greet(self):
+        await self.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
         for uri in URIS:
-            self.open(uri)
+            await self.open(uri)
 
-    def open(self, uri):
-        self.session.open(uri, "plaintext", self.version, "a b\nc\n")
+    async def open(self, uri):
+        self.newest.pop(uri, None)
+        item = {"uri": uri, "languageId": "plaintext", "version": 1, "text": "a b\nc\n"}
+        await self.send("textDocument/didOpen", {"textDocument": item})
 
-    def type(self, uri, text, place):
+    async def close(self, uri):
+        self.newest.pop(uri, None)
+        await self.send("textDocument/didClose", {"textDocument": {"uri": uri}})
+
+    async def type(self, uri, text, at):
+        await self.change(uri, text, at, at)
+
+    async def erase(self, uri):
+        await self.change(uri, "", 0, 1)
+
+    async def change(self, uri, text, start, end):
+        self.newest.pop(uri, None)
         self.version += 1
-        start = Position(0, place)
-        self.session.change(uri, self.version, [Edit(text, start, start)])
-
-    def erase(self, uri):
-        self.version += 1
-        self.session.change(uri, self.version, [Edit("", Position(0, 0), Position(0, 1))])
-
-    def ask(self, uri, place, automatic):
-        task = asyncio.create_task(
-            self.session.complete(Ask(uri=uri, position=Position(0, place), automatic=automatic))
+        span = {"start": place(start), "end": place(end)}
+        await self.send(
+            "textDocument/didChange",
+            {
+                "textDocument": {"uri": uri, "version": self.version},
+                "contentChanges": [{"range": span, "text": text}],
+            },
         )
-        self.asked.append(task)
-        self.newest[uri] = (task, self.version)
 
-    def cancel(self, number):
-        if self.asked:
-            self.asked[number % len(self.asked)].cancel()
+    async def ask(self, uri, character, kind):
+        asked = {
+            "textDocument": {"uri": uri},
+            "position": place(character),
+            "context": {"triggerKind": kind},
+        }
+        self.newest[uri] = await self.request("textDocument/inlineCompletion", asked)
+
+    async def complete_now(self, uri, character):
+        run = {"command": "dgLsp.completeNow", "arguments": [uri, 0, character]}
+        self.newest[uri] = await self.request("workspace/executeCommand", run)
+
+    async def cancel(self, back):
+        id_ = max(self.replies) - back
+        self.cancelled.add(id_)
+        self.newest = {uri: newest for uri, newest in self.newest.items() if newest != id_}
+        await self.send("$/cancelRequest", {"id": id_})
+
+    async def configure(self, model):
+        self.newest.clear()
+        settings = {"engine": {"model": model}}
+        await self.send("workspace/didChangeConfiguration", {"settings": settings})
+
+    async def wait(self, seconds):
+        await asyncio.sleep(seconds)
 
 
-uris = st.sampled_from(URIS)
+def place(character):
+    return {"line": 0, "character": character}
+
+
+URI = st.sampled_from(URIS)
+TYPE = st.tuples(st.just("type"), URI, st.sampled_from(["a", "b", "(", "\n", "ab"]), st.just(0))
+ASK = st.tuples(
+    st.just("ask"), URI, st.integers(0, 5), st.sampled_from([BY_HAND, BY_HAND, AUTOMATIC])
+)
+WAIT = st.tuples(st.just("wait"), st.floats(0, 1))
 ACTIONS = st.one_of(
-    st.tuples(st.just("type"), uris, st.sampled_from(["a", "b", "(", "\n", "ab"]), st.just(0)),
-    st.tuples(st.just("erase"), uris),
-    st.tuples(st.just("ask"), uris, st.integers(0, 5), st.booleans()),
-    st.tuples(st.just("cancel"), st.integers(0, 100)),
-    st.tuples(st.just("wait"), st.floats(0, 1)),
-    st.tuples(st.just("close"), uris),
-    st.tuples(st.just("open"), uris),
+    *(TYPE, TYPE, ASK, ASK, ASK, WAIT, WAIT),
+    st.tuples(st.just("erase"), URI),
+    st.tuples(st.just("complete_now"), URI, st.integers(0, 5)),
+    st.tuples(st.just("cancel"), st.integers(0, 9)),
+    st.tuples(st.just("close"), URI),
+    st.tuples(st.just("open"), URI),
     st.tuples(st.just("configure"), st.sampled_from(["one", "two"])),
 )
 
 
-async def storm(actions):
-    editor = Editor()
-    for name, *arguments in actions:
-        if name == "wait":
-            await asyncio.sleep(*arguments)
-        elif name == "close":
-            editor.session.close(*arguments)
-        elif name == "configure":
-            editor.session.configure({"engine": {"model": arguments[0]}})
-        else:
-            getattr(editor, name)(*arguments)
-    replies = await asyncio.wait_for(
-        asyncio.gather(*editor.asked, return_exceptions=True), timeout=60
-    )
-    for reply in replies:
-        assert reply is None or isinstance(reply, (list, asyncio.CancelledError)), reply
-    await editor.session.aclose()
-    assert editor.engine.running == 0, "work went on that nobody wants"
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ACTIONS, min_size=30, max_size=60))
+def test_in_a_storm_each_request_gets_one_reply_of_the_right_kind(actions):
+    async def storm():
+        editor = Editor()
+        await editor.greet()
+        for name, *arguments in actions:
+            await getattr(editor, name)(*arguments)
+        await asyncio.sleep(60)
+        for id_ in editor.newest.values():
+            assert editor.answer(id_) is not None, "nothing has superseded it"
+        for uri in URIS:
+            await editor.open(uri)
+            await editor.ask(uri, 3, BY_HAND)
+            await asyncio.sleep(60)
+            assert editor.answer(editor.newest[uri]) is not None, "after any storm"
+        assert editor.engine.running == 0
+        for uri in URIS:
+            await editor.type(uri, "x", 0)
+            await editor.ask(uri, 1, BY_HAND)
+        await asyncio.sleep(0.01)
+        await editor.request("shutdown", None)
+        await asyncio.sleep(0.01)
+        assert editor.engine.running == 0, "work goes on that nobody wants"
+        for id_ in editor.replies:
+            if isinstance(answer := editor.answer(id_), int):
+                assert answer == REQUEST_CANCELLED and id_ in editor.cancelled
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
-
-@settings(deadline=None, max_examples=150)
-@given(st.lists(ACTIONS, max_size=60))
-def test_a_storm_gets_one_reply_each_and_leaves_nothing_behind(actions):
-    run(storm(actions))
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(ACTIONS, max_size=30))
-def test_after_any_storm_the_next_request_is_answered(actions):
-    async def then():
-        await storm_and_ask(actions)
-
-    run(then())
-
-
-async def storm_and_ask(actions):
-    editor = Editor()
-    for name, *arguments in actions:
-        if name == "wait":
-            await asyncio.sleep(*arguments)
-        elif name not in ("close", "configure"):
-            getattr(editor, name)(*arguments)
-    editor.open(URIS[0])
-    editor.session.change(URIS[0], 999, [Edit("x = ", Position(0, 0), Position(0, 0))])
-    editor.ask(URIS[0], 4, False)
-    reply = await asyncio.wait_for(editor.asked[-1], 60)
-    assert isinstance(reply, list), "it is the newest, so nothing supersedes it"
-    await editor.session.aclose()
+    run(storm())
 
 
 @simulated
 async def test_only_the_newest_of_a_burst_reaches_the_engine():
     editor = Editor()
-    for number in range(200):
-        editor.type(URIS[0], "b", 3 + number)
-        editor.ask(URIS[0], 4 + number, True)
-        await asyncio.sleep(0)
+    await editor.greet()
+    uri = URIS[0]
+    for end in range(3, 203):
+        await editor.type(uri, "b", end)
+        await editor.ask(uri, end + 1, AUTOMATIC)
         assert editor.engine.running <= 1
-    replies = await asyncio.gather(*editor.asked)
-    assert replies[:-1] == [None] * 199
-    await editor.session.aclose()
+    await asyncio.sleep(10)
+    _, *older, newest = map(editor.answer, editor.replies)
+    assert older == [None] * 199 and newest is not None
 
 
 # what a keystroke costs
@@ -184,19 +238,20 @@ def calls(lines):
         return answer("method(argument)")
 
     async def keystrokes():
-        editor = Editor()
-        editor.engine.infill = infill
+        engine = Engine()
+        engine.infill = infill
+        session = Session(lambda *_: engine, print, print, around=Surroundings(thread=AtOnce()))
         line = "    some_value = function(argument_one, two)"
-        editor.session.open(URIS[0], "python", 1, f"{line}\n" * lines)
+        session.open(URIS[0], "python", 1, f"{line}\n" * lines)
         for typed in range(3):  # the first ones load a grammar and fill caches
             place = Position(lines // 2, len(line) + typed)
             sys.setprofile(profile if typed == 2 else None)
-            editor.session.change(URIS[0], 2 + typed, [Edit(".", place, place)])
+            session.change(URIS[0], 2 + typed, [Edit(".", place, place)])
             ask = Ask(uri=URIS[0], position=Position(place.line, place.character + 1))
-            await editor.session.complete(ask)
+            await session.complete(ask)
             sys.setprofile(None)
             assert asked == typed + 1
-        await editor.session.aclose()
+        await session.aclose()
 
     run(keystrokes())
     return count
