@@ -337,8 +337,8 @@ class _Bench:
         size = self._size.config.vocab_size
         drawn = noise.draw(seed, config.max_steps, canvas.hole, size, self._device)
         with torch.inference_mode():
-            reports = make(self.model, self._cache, canvas, config, drawn, 0)
-            return list(islice(reports, count))
+            reports = make(self.model, self._cache, [canvas], config, drawn, lambda number: True)
+            return [report[0] for report in islice(reports, count)]
 
     def _encoded(self, length: int) -> PrefixCache:
         cache = PrefixCache(self._size.config, self._device, self.model.dtype)

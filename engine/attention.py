@@ -1,6 +1,6 @@
 """Attention, and who sees whom: a `Pass` is what all layers of one forward share.
 
-`Cached` rows stand behind a cached prefix; `Branched` ones continue parts of it, `Masked` ones see
+`Cached` rows and `Canvases` stand behind a cached prefix; `Branched` rows continue parts of it, `Masked` ones see
 each other under a mask of the caller's. Knows nothing of what stands around attention in a layer.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import kernels
-from engine.cache import PrefixCache
+from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
 from engine.modules import Norm, Projection
 
@@ -95,7 +95,7 @@ class Pass(ABC):
 
 
 class Cached(Pass):
-    """Rows at `places` behind a cached prefix; `shift` moves their positions, not their order.
+    """Causal rows at `places` behind a cached prefix; `shift` moves their positions, not their order.
 
     They see the first `sees` tokens of the prefix, None: all of it.
     """
@@ -108,10 +108,9 @@ class Cached(Pass):
         cache: PrefixCache,
         sees: int | None,
         *,
-        causal: bool,
         on_canvas: bool,
     ) -> None:
-        super().__init__(places + shift, dtype, causal=causal, on_canvas=on_canvas)
+        super().__init__(places + shift, dtype, causal=True, on_canvas=on_canvas)
         self._places = places
         self._cache = cache
         self._sees = cache.length if sees is None else sees
@@ -124,12 +123,8 @@ class Cached(Pass):
         return kernels.attention(q, keys, values, layer.scale, mask)
 
     def _mask(self, index: int, window: int | None) -> Tensor | None:
-        """[N, L], 0 where a query may look, else -inf; None where it may look everywhere.
-
-        A canvas sees all of the visible prefix and itself. So does a single next token.
-        """
-        all_seen = self._sees == self._cache.length
-        if all_seen and (not self.causal or len(self._places) == 1):
+        """[N, L], 0 where a query may look, else -inf; None for a single token that sees all."""
+        if self._sees == self._cache.length and len(self._places) == 1:
             return None
         if window not in self._masks:
             first, last = self._cache.first_visible(index), self._cache.length
@@ -142,6 +137,39 @@ class Cached(Pass):
             bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
             self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
         return self._masks[window]
+
+
+class Canvases(Pass):
+    """Canvases of `sizes` rows, each right behind the prefix: all of it is seen, and the canvas.
+
+    Attention runs canvas by canvas, so that nothing is padded or masked; all else runs at once.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        suffixes: Sequence[Suffix | None],
+        device: torch.device,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+    ) -> None:
+        places = torch.cat([torch.arange(size, device=device) for size in sizes])
+        super().__init__(places + cache.length, dtype, causal=False, on_canvas=True)
+        self._sizes = list(sizes)
+        self._suffixes = suffixes
+        self._cache = cache
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `Pass.attend`."""
+        split = (torch.split(x, self._sizes, dim) for x, dim in ((q, 1), (k, 2), (v, 2)))
+        parts = []
+        for rows, keys, values, suffix in zip(*split, self._suffixes, strict=True):
+            if suffix is not None:
+                keys = torch.cat((suffix.keys[index], keys), 2)
+                values = torch.cat((suffix.values[index], values), 2)
+            keys, values = self._cache.view_with(index, keys, values)
+            parts.append(kernels.attention(rows, keys, values, layer.scale, None))
+        return torch.cat(parts, 1)
 
 
 @dataclass(frozen=True, slots=True)

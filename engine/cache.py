@@ -123,6 +123,12 @@ class PrefixCache:
         ends = (start + keys.shape[1] for start, keys in zip(self._starts, self._keys, strict=True))
         assert all(end >= self.length for end in ends), "commit without a forward"
 
+    def append(self, suffix: Suffix) -> None:
+        """Makes an encoded suffix part of the prefix."""
+        for index, (keys, values) in enumerate(zip(suffix.keys, suffix.values, strict=True)):
+            self.view_with(index, keys, values)
+        self.commit(suffix.ids)
+
     def truncate(self, length: int) -> None:
         """Forgets everything from position `length` on, which is 0 or at least `shortest`."""
         assert 0 <= length <= self.length, f"cannot cut {self.length} tokens to {length}"

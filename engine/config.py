@@ -182,7 +182,8 @@ class SamplerConfig:
 
     `entropy_bound` and `confidence` are in nats; temperatures fall linearly from `t_max`. Of all
     these, models trained on mask noise use `max_steps` and `certainty` only: the probability from
-    which a slot is decided.
+    which a slot is decided. `leave_one_out` takes from a slot's random token the evidence that it
+    is shown, so that noise does not survive.
     """
 
     max_steps: int = 48
@@ -192,6 +193,7 @@ class SamplerConfig:
     stability: int = 1
     confidence: float = 0.005
     certainty: float = 0.9
+    leave_one_out: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_steps", "t_max", "entropy_bound", "confidence")

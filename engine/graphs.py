@@ -6,13 +6,13 @@ hold on the CPU, where the same function runs uncaptured. The device is always g
 before the last one's report is read, so it never waits; reports travel through pinned memory.
 
 For models trained on uniform noise; everything else is left to `steps.plain`. Knows nothing of
-requests or text.
+requests or text. Several canvases at once are left to `steps.plain` too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -123,13 +123,14 @@ class Step:
         # What is reported.
         self.best = self._zeros(1, hole, dtype=torch.long)
         self.log_best = self._zeros(1, hole)
+        self.entropy = self._zeros(1)
         self.done = self._zeros(1, dtype=torch.bool)
 
-    def begin(self, cache: PrefixCache, canvas: Canvas, noise: Noise, shift: int) -> None:
+    def begin(self, cache: PrefixCache, canvas: Canvas, noise: Noise) -> None:
         """Fills the buffers for the first step over `canvas`."""
         hole, suffix, room = canvas.hole, len(canvas.clamped), self.shape.hole
-        self._uniform[:, :hole] = noise.uniform
-        self._noise[:, :hole] = noise.ids
+        self._uniform[:, :hole] = noise.uniform[:, :hole]
+        self._noise[:, :hole] = noise.ids[:, :hole]
         slot = torch.arange(self.shape.canvas, device=self._device)
         # What pads repeats the slot before it, place and all: it asks for no expert of its own.
         behind = room + torch.clamp(slot - room, max=suffix - 1) if suffix else slot * 0 + hole - 1
@@ -150,7 +151,7 @@ class Step:
         self._ids.copy_(self._ids[:, self._twin])
         self._known.copy_(self._model.embed(self._ids))
         place = torch.where(self._twin < room, self._twin, self._twin - room + hole)
-        self._sight.begin(cache, place + cache.length + shift, hole, suffix)
+        self._sight.begin(cache, place + cache.length, hole, suffix)
 
     def run(self) -> None:
         """The next step."""
@@ -171,9 +172,9 @@ class Step:
         self._ids[:, :room] = hole[:, self._twin[:room]]
         best = belief.best.masked_fill(padding, -1)
         self._unchanged.copy_(sampler.unchanged(best, self.best, self._unchanged))
-        sure = sampler.is_confident(
-            belief.entropy.masked_fill(padding, 0.0) * self._stretch, config.confidence
-        )
+        entropy = belief.entropy.masked_fill(padding, 0.0) * self._stretch
+        sure = sampler.is_confident(entropy, config.confidence)
+        self.entropy.copy_(entropy.mean(-1))
         self.done.copy_((self._unchanged >= config.stability) & sure)
         self.best.copy_(best)
         self.log_best.copy_(belief.log_best)
@@ -204,42 +205,45 @@ class Graphs:
         self,
         model: Transformer,
         cache: PrefixCache,
-        canvas: Canvas,
+        canvases: Sequence[Canvas],
         config: SamplerConfig,
         noise: Noise,
-        shift: int,
-    ) -> Iterator[Seen]:
+        wanted: Callable[[int], bool] = lambda number: True,
+    ) -> Iterator[Mapping[int, Seen]]:
         """See `steps.plain`; one step ahead of what is reported."""
-        prepared = self._prepared(cache, canvas, config, noise, shift)
+        prepared = self._prepared(cache, canvases, config, noise)
         if prepared is None:
-            yield from steps.plain(model, cache, canvas, config, noise, shift)
+            yield from steps.plain(model, cache, canvases, config, noise, wanted)
             return
+        hole = canvases[0].hole
         step, launch = prepared
         letters = _Letter(step), _Letter(step)
         for number in range(config.max_steps):
             launch()
             letters[number % 2].post()
             if number:
-                yield letters[1 - number % 2].read(canvas.hole)
-        yield letters[1 - config.max_steps % 2].read(canvas.hole)
+                yield {0: letters[1 - number % 2].read(hole)}
+        yield {0: letters[1 - config.max_steps % 2].read(hole)}
 
     def _prepared(
         self,
         cache: PrefixCache,
-        canvas: Canvas,
+        canvases: Sequence[Canvas],
         config: SamplerConfig,
         noise: Noise,
-        shift: int,
     ) -> tuple[Step, Launch] | None:
-        """The step for this canvas with its buffers filled, and how it is started."""
-        memory = self._memory
-        fits = canvas.hole <= HOLES[-1] and len(canvas.clamped) <= SUFFIXES[-1] and not canvas.lead
-        if memory is None or self.refused or not fits or cache.length > memory.most.prefix:
+        """The step for a single canvas with its buffers filled, and how it is started."""
+        memory, canvas = self._memory, canvases[0]
+        fits = 0 < canvas.hole <= HOLES[-1] and len(canvas.clamped) <= SUFFIXES[-1]
+        plain = len(canvases) > 1 or canvas.lead or canvas.judged or config.leave_one_out
+        if memory is None or self.refused or plain or not fits:
+            return None
+        if cache.length > memory.most.prefix:
             return None
         shape = Shape.of(canvas.hole, len(canvas.clamped), cache.length)
         if (config, shape) not in self._ready:
             step = Step(self._model, config, shape, memory)
-            step.begin(cache, canvas, noise, shift)
+            step.begin(cache, canvas, noise)
             try:
                 self._ready[config, shape] = step, _captured(step)
             except RuntimeError as error:
@@ -247,7 +251,7 @@ class Graphs:
                 logger.warning("steps run without CUDA graphs: %s", str(error).splitlines()[0])
                 return None
         step, launch = self._ready[config, shape]
-        step.begin(cache, canvas, noise, shift)
+        step.begin(cache, canvas, noise)
         return step, launch
 
     def clear(self) -> None:
@@ -311,7 +315,7 @@ class _Letter:
 
     def __init__(self, step: Step) -> None:
         cuda = step.best.is_cuda
-        self._sent = (step.best, step.log_best, step.done)
+        self._sent = (step.best, step.log_best, step.done, step.entropy)
         self._copies = tuple(
             torch.empty(part.shape, dtype=part.dtype, pin_memory=cuda) for part in self._sent
         )
@@ -328,8 +332,8 @@ class _Letter:
         """The report; waits for it, while the device goes on."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        best, log_best, done = self._copies
-        return Seen(best[0, :hole].clone(), log_best[0, :hole].clone(), bool(done))
+        best, log_best, done, entropy = self._copies
+        return Seen(best[0, :hole].clone(), log_best[0, :hole].clone(), bool(done), float(entropy))
 
 
 def _captured(step: Step) -> Launch:

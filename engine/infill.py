@@ -1,15 +1,15 @@
 """Filling: the only denoising loop, and its two uses, `infill` and `generate`.
 
 Token ids in, token ids out. The known part of a canvas is put back at every step and left out of
-the entropy budget and the stop rule. Knows
-nothing of text, requests or HTTP; a step is made in `engine.steps`, and decided in `engine.sampler`.
+the entropy budget and the stop rule. Knows nothing of text, requests or HTTP; a step is made in
+`engine.steps` and decided in `engine.sampler`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,12 +18,12 @@ import torch
 
 from engine import noise, steps
 from engine.cache import PrefixCache, Suffix
-from engine.config import SamplerConfig
+from engine.config import ModelConfig, SamplerConfig
 from engine.errors import Cancelled
 from engine.model import Transformer
 from engine.noise import Noise
 from engine.request import StopReason
-from engine.steps import Canvas, Steps
+from engine.steps import Canvas, Seen, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,9 @@ class Filled:
     """Ids for a hole; `forwards` counts model passes.
 
     `log_probabilities` are those of what was written, empty slots of a canvas included. `end` is that
-    of the token that ended the text; None where nothing but a limit or the caller did.
+    of the token that ended the text; None where nothing but a limit or the caller did. Of a denoised
+    hole also, in nats: how undecided it is (`entropy`, the mean over its slots), and how well what is
+    clamped follows (`junction`, the mean log-probability of the judged tokens).
     """
 
     ids: tuple[int, ...]
@@ -63,6 +65,8 @@ class Filled:
     forwards: int
     log_probabilities: tuple[float, ...]
     end: float | None = None
+    entropy: float = 0.0
+    junction: float | None = None
 
     @property
     def log_probability(self) -> float:
@@ -70,42 +74,64 @@ class Filled:
         return math.fsum(self.log_probabilities) / max(1, len(self.log_probabilities))
 
 
+Trailing = Callable[[Mapping[int, Filled]], Iterable[int]]
+
+
 @torch.inference_mode()
 def denoise(
     model: Transformer,
     cache: PrefixCache,
-    canvas: Canvas,
+    canvases: Sequence[Canvas],
     config: SamplerConfig,
     noise: Noise,
     control: Control,
     *,
-    shift: int = 0,
     steps: Steps = steps.plain,
-) -> Filled:
-    """Denoises the hole of `canvas`, which follows the cached prefix, `shift` positions away.
+    most: int | None = None,
+    trailing: Trailing = lambda live: (),
+) -> list[Filled]:
+    """Denoises the holes of `canvases`, each of which follows the cached prefix; theirs in order.
 
-    `steps` is how the steps are made. Some are one step ahead of what they report, so that a device
-    never waits: what they report is the answer, and a step behind the last one counts for nothing.
+    A canvas leaves when it is the answer, or when `trailing`, which is shown all of them after each
+    step, names it. At most `most` steps are made, None: `max_steps`. Drafts are those of the
+    likeliest live canvas. `steps` is how the steps are made. Some are one step ahead of what they
+    report, so that a device never waits: what they report is the answer, and a step behind the last
+    one counts for nothing.
     """
     assert model.config.canvas, "this model has no diffusion training"
+    limit = min(most or config.max_steps, config.max_steps)
     control.check()
-    reports = steps(model, cache, canvas, config, noise, shift)
-    for forwards, seen in enumerate(reports, start=1):
+    found: dict[int, Filled] = {}
+    live = dict.fromkeys(range(len(canvases)))
+    reports = steps(model, cache, canvases, config, noise, live.__contains__)
+    for forwards, report in enumerate(reports, start=1):
+        found |= {number: _filled(seen, forwards) for number, seen in report.items()}
         if control.on_draft:
-            control.on_draft(seen.best.tolist(), forwards)
-        if seen.done or control.expired or forwards == config.max_steps:
+            likeliest = max((found[number] for number in report), key=lambda f: f.log_probability)
+            control.on_draft(likeliest.ids, forwards)
+        for number, seen in report.items():
+            if seen.done:
+                del live[number]
+        for number in trailing(found):
+            live.pop(number, None)
+        if not live or control.expired or forwards == limit:
             break
         control.check()
-    if seen.done:
-        stop = StopReason.COMPLETE
-    else:
-        late = control.expired and forwards < config.max_steps
-        stop = StopReason.DEADLINE if late else StopReason.STEPS
+    late = control.expired and forwards < limit
+    stopped = StopReason.DEADLINE if late else StopReason.STEPS
+    return [
+        replace(found[n], stop=stopped) if n in live else found[n] for n in range(len(canvases))
+    ]
+
+
+def _filled(seen: Seen, forwards: int) -> Filled:
     return Filled(
         ids=tuple(seen.best.tolist()),
-        stop=stop,
+        stop=StopReason.COMPLETE if seen.done else StopReason.STEPS,
         forwards=forwards,
         log_probabilities=tuple(seen.log_best.tolist()),
+        entropy=seen.entropy,
+        junction=seen.junction,
     )
 
 
@@ -113,27 +139,27 @@ def denoise(
 def sealed(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Iterator[int]:
     """Puts the clamped suffix of `canvas` behind the cached prefix for the time of one answer.
 
-    It stands at the positions behind the hole, and is encoded once, however many forwards the hole
-    takes. Where it sees only the beginning of the prefix, it is kept for the next hole behind the
-    same beginning, moved on by what was typed since.
     Gives the shift that brings [lead | hole] back to the positions behind the prefix.
     """
     length = cache.length
-    sees = length if canvas.sees is None else canvas.sees
-    assert 0 <= sees <= length, f"a suffix cannot see {sees} of {length} tokens"
     try:
         if canvas.clamped:
-            with torch.inference_mode():
-                suffix = _suffix(model, cache, canvas, sees)
-                model.repeat(suffix, cache, by=length - sees)
+            cache.append(encoded_suffix(model, cache, canvas))
         yield -len(canvas.clamped)
     finally:
         cache.truncate(length)
 
 
-def _suffix(model: Transformer, cache: PrefixCache, canvas: Canvas, sees: int) -> Suffix:
-    """The clamped suffix, encoded or as it was kept; stays with the cache."""
+@torch.inference_mode()
+def encoded_suffix(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Suffix:
+    """The clamped suffix of `canvas` at the positions behind its hole, encoded once for all steps.
+
+    Where it sees only the beginning of the prefix, it stays with the cache for the next hole behind
+    the same beginning, moved on by what was typed since. The cached prefix is left as it was.
+    """
     room, length, kept = len(canvas.lead) + canvas.hole, cache.length, cache.suffix
+    sees = length if canvas.sees is None else canvas.sees
+    assert 0 <= sees <= length, f"a suffix cannot see {sees} of {length} tokens"
     if kept is None or (kept.ids, kept.sees, kept.room) != (canvas.clamped, sees, room):
         shift = sees + room - length
         model.encode(canvas.clamped, cache, shift=shift, on_canvas=True, sees=sees)
@@ -141,7 +167,21 @@ def _suffix(model: Transformer, cache: PrefixCache, canvas: Canvas, sees: int) -
         cache.truncate(length)
         kept = Suffix(ids=canvas.clamped, sees=sees, room=room, keys=keys, values=values)
         cache.suffix = kept
-    return kept
+    return model.moved(kept, length - sees)
+
+
+def ready(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Canvas:
+    """`canvas` as it is denoised: with its suffix sealed, where the model was trained so."""
+    own = model.config.canvas
+    assert own, "this model has no diffusion training"
+    known = len(canvas.lead) + (0 if own.sealed_suffix else len(canvas.clamped))
+    assert 0 <= canvas.hole <= own.length - known, (
+        f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of {own.length}"
+    )
+    if not own.sealed_suffix or not canvas.clamped:
+        return canvas
+    suffix = encoded_suffix(model, cache, canvas)
+    return replace(canvas, clamped=(), judged=0, sealed=suffix)
 
 
 def infill(
@@ -158,24 +198,21 @@ def infill(
     Slots the model leaves empty are taken out. The cache is left as it was: for one canvas the
     commit pass would be wasted work.
     """
-    own = model.config.canvas
-    assert own, "this model has no diffusion training"
-    known = len(canvas.lead) + (0 if own.sealed_suffix else len(canvas.clamped))
-    assert 0 < canvas.hole <= own.length - known, (
-        f"hole {canvas.hole} + suffix {len(canvas.clamped)} must fit the canvas of {own.length}"
-    )
-    control = control or Control()
-    drawn = _noise(model, config, seed, canvas.hole)
-    if own.sealed_suffix:
-        with sealed(model, cache, canvas) as shift:
-            alone = replace(canvas, clamped=())
-            filled = denoise(model, cache, alone, config, drawn, control, shift=shift, steps=steps)
-    else:
-        filled = denoise(model, cache, canvas, config, drawn, control, steps=steps)
-    if own.empty_id not in filled.ids:
+    assert canvas.hole > 0, "there is no hole to fill"
+    canvas = ready(model, cache, canvas)
+    drawn = noise_for(model, config, seed, canvas.hole)
+    [filled] = denoise(model, cache, [canvas], config, drawn, control or Control(), steps=steps)
+    return without_empty(filled, model.config)
+
+
+def without_empty(filled: Filled, config: ModelConfig) -> Filled:
+    """`filled` without the slots that the model left empty; the first of them ended the text."""
+    assert config.canvas
+    empty = config.canvas.empty_id
+    if empty not in filled.ids:
         return filled
-    end = filled.log_probabilities[filled.ids.index(own.empty_id)]
-    return replace(filled, ids=tuple(i for i in filled.ids if i != own.empty_id), end=end)
+    end = filled.log_probabilities[filled.ids.index(empty)]
+    return replace(filled, ids=tuple(token for token in filled.ids if token != empty), end=end)
 
 
 @torch.inference_mode()
@@ -200,9 +237,9 @@ def generate(
     log_probabilities: list[float] = []
     forwards = 0
     for number in count():
-        drawn = _noise(model, config, seed, size, canvas=number)
+        drawn = noise_for(model, config, seed, size, canvas=number)
         later = _after(ids, control)
-        canvas = denoise(model, cache, Canvas(hole=size), config, drawn, later, steps=steps)
+        [canvas] = denoise(model, cache, [Canvas(hole=size)], config, drawn, later, steps=steps)
         forwards += canvas.forwards
         log_probabilities += canvas.log_probabilities
         ids += canvas.ids
@@ -220,9 +257,10 @@ def generate(
     )
 
 
-def _noise(
+def noise_for(
     model: Transformer, config: SamplerConfig, seed: int, hole: int, *, canvas: int = 0
 ) -> Noise:
+    """What the steps over a canvas with this number draw from, for holes of up to `hole` slots."""
     device = model.embed_tokens.weight.device
     size = model.config.vocab_size
     return noise.draw(seed, config.max_steps, hole, size, device, canvas=canvas)

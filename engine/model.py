@@ -13,13 +13,14 @@ those of its decoder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
-from engine.attention import Attention, Branch, Branched, Cached, Masked, Pass
+from engine.attention import Attention, Branch, Branched, Cached, Canvases, Masked, Pass
 from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
 from engine.modules import Experts, GatedMLP, Norm, Projection, Router, SelfConditioning
@@ -85,7 +86,8 @@ class Transformer(nn.Module):
         """
         tokens = torch.tensor(list(ids), device=self.embed_tokens.weight.device)
         x = self.embed(tokens[None])
-        hidden = self._run(x, cache, causal=True, shift=shift, on_canvas=on_canvas, sees=sees)
+        places = torch.arange(cache.length, cache.length + len(tokens), device=x.device)
+        hidden = self._layers(x, Cached(places, shift, x.dtype, cache, sees, on_canvas=on_canvas))
         cache.commit(ids)
         return hidden
 
@@ -94,39 +96,49 @@ class Transformer(nn.Module):
 
         ids [B, N] -> final hidden states [B, N, D].
         """
-        return self._run(self.embed(ids), cache, causal=True, shift=0, on_canvas=False)
+        places = torch.arange(cache.length, cache.length + ids.shape[1], device=ids.device)
+        step = Cached(places, 0, self.dtype, cache, None, on_canvas=False)
+        return self._layers(self.embed(ids), step)
 
-    def repeat(self, suffix: Suffix, cache: PrefixCache, *, by: int) -> None:
-        """Extends the cache by an encoded suffix, its positions moved on `by`."""
-        layers = self.config.layers
+    def moved(self, suffix: Suffix, by: int) -> Suffix:
+        """An encoded suffix, its positions moved on `by`."""
         distance = torch.tensor([by], device=suffix.keys[0].device)
         tables = {
             shape: kernels.rotary_table(
                 distance, shape.head_dim, shape.rotary_dim, shape.rope_theta, self.dtype
             )
-            for shape in set(layers)
+            for shape in set(self.config.layers)
         }
-        for index, shape in enumerate(layers):
-            # Rotations add up: to move a key is to turn it once more.
-            keys = kernels.rotate(suffix.keys[index].transpose(1, 2), *tables[shape])
-            cache.view_with(index, keys.transpose(1, 2), suffix.values[index])
-        cache.commit(suffix.ids)
+        # Rotations add up: to move a key is to turn it once more.
+        turned = (
+            kernels.rotate(keys.transpose(1, 2), *tables[shape]).transpose(1, 2)
+            for keys, shape in zip(suffix.keys, self.config.layers, strict=True)
+        )
+        return replace(suffix, keys=tuple(turned))
 
     def canvas(
-        self, ids: Tensor, cache: PrefixCache, soft: Tensor | None, *, shift: int = 0
+        self,
+        ids: Tensor,
+        cache: PrefixCache,
+        soft: Tensor | None,
+        *,
+        sizes: Sequence[int] = (),
+        suffixes: Sequence[Suffix | None] = (),
     ) -> Tensor:
         """Bidirectional pass over `ids` [B, C] after the cached prefix; final hidden [B, C, D].
 
-        `soft` [B, C, D] is the self-conditioning signal of the previous step (see
-        `soft_embedding`); None, before the first step, counts as zeros. `shift` as in `encode`.
+        With `sizes`, B is 1 and several canvases of these lengths lie one after the other: each
+        follows the prefix, and sees it and itself. `suffixes` are what is sealed behind each one's
+        hole, which it sees too. `soft` [B, C, D] is the self-conditioning signal of the previous
+        step (see `soft_embedding`); None, before the first step, counts as zeros.
         """
         assert self.config.canvas, "this model has no diffusion training"
         embedded = self.embed(ids)
         if self.config.canvas.self_conditioning:
             soft = torch.zeros_like(embedded) if soft is None else soft
-        return self._run(
-            self._conditioned(embedded, soft), cache, causal=False, shift=shift, on_canvas=True
-        )
+        sizes = sizes or ids.shape[1:]
+        step = Canvases(sizes, suffixes or [None] * len(sizes), ids.device, embedded.dtype, cache)
+        return self._layers(self._conditioned(embedded, soft), step)
 
     def look(self, ids: Tensor, soft: Tensor | None, sight: Pass) -> Tensor:
         """`canvas` for a caller who says what its rows see: final hidden [B, C, D]."""
@@ -202,20 +214,6 @@ class Transformer(nn.Module):
     def _embedding_scale(self) -> float:
         # Rounded to the weights' dtype first, as the reference does: sqrt(2816) is 53.0 in bf16.
         return torch.tensor(self.config.embedding_scale, dtype=self.dtype).item()
-
-    def _run(
-        self,
-        x: Tensor,
-        cache: PrefixCache,
-        *,
-        causal: bool,
-        shift: int,
-        on_canvas: bool,
-        sees: int | None = None,
-    ) -> Tensor:
-        places = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
-        step = Cached(places, shift, x.dtype, cache, sees, causal=causal, on_canvas=on_canvas)
-        return self._layers(x, step)
 
     def _layers(self, x: Tensor, step: Pass) -> Tensor:
         norms = [layer.get_submodule("input_layernorm") for layer in self.layers] + [self.norm]

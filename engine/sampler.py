@@ -10,6 +10,7 @@ sampler, arXiv:2505.24857); under the same draws every function gives the same a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,12 @@ class Prediction:
     entropy: Tensor  # [B, H] nats
     best: Tensor  # [B, H] argmax ids
     log_best: Tensor  # [B, H] log-probability of `best`
+
+    def split(self, holes: Sequence[int]) -> list[Prediction]:
+        """Those of several holes of these lengths, which lie one after the other."""
+        whole = (self.probabilities, self.entropy, self.best, self.log_best)
+        parts = (torch.split(tensor, list(holes), 1) for tensor in whole)
+        return [Prediction(*tensors) for tensors in zip(*parts, strict=True)]
 
 
 def temperature(config: SamplerConfig, steps_left: int) -> float:
@@ -49,6 +56,16 @@ def predict(logits: Tensor, temperature: float | Tensor) -> Prediction:
     log_total = total.log().squeeze(-1)
     entropy = log_total - torch.einsum("bhv,bhv->bh", probabilities, z)
     return Prediction(probabilities, entropy, best.squeeze(-1), -log_total)
+
+
+def leave_one_out(logits: Tensor, shown: Tensor, clean: float) -> Tensor:
+    """`logits` [B, N, V] less what each token that is `shown` [B, N] says for itself.
+
+    Uniform noise leaves a token as it is with probability `clean`, else any of the V stands there:
+    that one is seen multiplies its odds by 1 + V · clean / (1 - clean), whatever the others say.
+    """
+    evidence = math.log1p(logits.shape[-1] * clean / (1 - clean))
+    return logits.scatter_add(-1, shown[..., None], torch.full_like(logits[..., :1], -evidence))
 
 
 def accept(entropy: Tensor, bound: float) -> Tensor:

@@ -91,6 +91,7 @@ def test_captured_steps_equal_plain_ones(tmp_path, prefix):
             canvas = Canvas(hole=hole, clamped=(5, 9, 30))
             drawn = noise.draw(hole, 6, hole, tiny.VOCAB, torch.device("cuda"))
             fast, plain = (
-                list(make(model, cache, canvas, config, drawn, 0)) for make in (graphs, steps.plain)
+                [report[0] for report in make(model, cache, [canvas], config, drawn)]
+                for make in (graphs, steps.plain)
             )
             assert [s.best.tolist() for s in fast] == [s.best.tolist() for s in plain]

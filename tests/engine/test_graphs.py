@@ -33,7 +33,7 @@ def small(monkeypatch):
 def walked(model, make, cache, canvas, config=SAMPLER, seed=7):
     drawn = noise.draw(seed, config.max_steps, canvas.hole, tiny.VOCAB, CPU)
     with torch.inference_mode():
-        return list(make(model, cache, canvas, config, drawn, 0))
+        return [report[0] for report in make(model, cache, [canvas], config, drawn)]
 
 
 CANVASES = {
@@ -131,7 +131,7 @@ def test_one_step_is_always_under_way(gemma, small, monkeypatch):
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
     with torch.inference_mode():
-        reports = Graphs(gemma.ours, 64)(gemma.ours, cache, Canvas(hole=5), SAMPLER, drawn, 0)
+        reports = Graphs(gemma.ours, 64)(gemma.ours, cache, [Canvas(hole=5)], SAMPLER, drawn)
         for read, _ in enumerate(reports, start=1):
             assert len(runs) == min(read + 1, SAMPLER.max_steps)
 
@@ -152,7 +152,7 @@ def test_nothing_moves_between_steps(gemma, small):
     canvas = Canvas(hole=5, clamped=(1, 2, 3))
     with torch.inference_mode():
         for seed in (1, 2):
-            step.begin(cache, canvas, noise.draw(seed, 10, 5, tiny.VOCAB, CPU), 0)
+            step.begin(cache, canvas, noise.draw(seed, 10, 5, tiny.VOCAB, CPU))
             step.run()
             step.run()
     assert places() == before
@@ -180,6 +180,20 @@ def test_what_has_no_shape_takes_plain_steps(gemma, small, prefix, canvas, monke
     cache = encoded(gemma.ours, random_ids(prefix, seed=1))
     monkeypatch.setattr(graphs.Step, "run", None)
     assert len(walked(gemma.ours, Graphs(gemma.ours, 64), cache, canvas)) == SAMPLER.max_steps
+
+
+def test_several_canvases_and_judged_suffixes_are_left_to_the_plain_steps(
+    gemma, small, monkeypatch
+):
+    monkeypatch.setattr(graphs.Step, "run", None)
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
+    several = [Canvas(hole=5, clamped=(7,)), Canvas(hole=3, clamped=(7,))]
+    for canvases in (several, [Canvas(hole=5, clamped=(7,), judged=1)]):
+        with torch.inference_mode():
+            fast = Graphs(gemma.ours, 64)(gemma.ours, cache, canvases, SAMPLER, drawn)
+            first = next(iter(fast))
+        assert set(first) == set(range(len(canvases)))
 
 
 def test_a_device_that_refuses_to_capture_gets_plain_steps(gemma, small, monkeypatch, caplog):

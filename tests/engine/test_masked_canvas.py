@@ -198,14 +198,14 @@ def test_a_sealed_suffix_is_encoded_once_and_stands_behind_the_hole(monkeypatch,
         return encode(self, ids, cache, **place)
 
     def spy_canvas(self, ids, cache, soft, **place):
-        shown.append((ids.shape[1], cache.ids[3:], cache.length + place["shift"]))
+        shown.append((ids.shape[1], cache.length, [s.ids for s in place["suffixes"]]))
         return canvas(self, ids, cache, soft, **place)
 
     monkeypatch.setattr(Transformer, "encode", spy_encode)
     monkeypatch.setattr(Transformer, "canvas", spy_canvas)
     filled = fill(model, HOLE)
     assert encoded == [([10, 11, 12], 0), ([20, 21, 22], 3 + 1 + 5)]
-    assert shown == [(1 + 5, [20, 21, 22], 3)] * filled.forwards
+    assert shown == [(1 + 5, 3, [(20, 21, 22)])] * filled.forwards
 
 
 def test_writing_from_left_to_right_sees_the_suffix_and_leaves_the_cache_alone():

@@ -154,7 +154,7 @@ def test_the_canvas_shows_what_was_copied_only_where_that_is_asked_for(
     monkeypatch.setattr(
         infill,
         "denoise",
-        lambda *args, **how: guessed.append(args[2].guess) or denoise(*args, **how),
+        lambda *args, **how: guessed.append(args[2][0].guess) or denoise(*args, **how),
     )
     suffix = "\nfirst(alpha, beta)\nsecond()\n"
     for prefix in ("first(alpha, b", "zzz"):
@@ -181,9 +181,9 @@ def test_the_template_decides_what_the_model_is_shown(
     shown = []
     denoise = infill.denoise
 
-    def spy(model, cache, canvas, *rest, **how):
-        shown.append((spelled(cache.ids), spelled(canvas.clamped).partition("<pad>")[0]))
-        return denoise(model, cache, canvas, *rest, **how)
+    def spy(model, cache, canvases, *rest, **how):
+        shown.append((spelled(cache.ids), spelled(canvases[0].clamped).partition("<pad>")[0]))
+        return denoise(model, cache, canvases, *rest, **how)
 
     tokenizer = Tokenizer.from_directory(tmp_path)
     names = {tokenizer.special(name): name for name in tiny.SPECIAL}

@@ -60,10 +60,10 @@ def test_every_step_equals_the_plain_one(model, small, started, monkeypatch):
     drawn = noise.draw(7, SAMPLER.max_steps, canvas.hole, tiny.VOCAB, torch.device("cpu"))
     cache = encoded(model, random_ids(tiny.WINDOW + 3, seed=1))
     with torch.inference_mode():
-        plain = list(steps.plain(model, cache, canvas, SAMPLER, drawn, 0))
+        plain = [seen[0] for seen in steps.plain(model, cache, [canvas], SAMPLER, drawn)]
         assert not started
         monkeypatch.setattr(kernels, "_takes_triton", lambda x: True)
-        fast = list(Graphs(model, 32)(model, cache, canvas, SAMPLER, drawn, 0))
+        fast = [seen[0] for seen in Graphs(model, 32)(model, cache, [canvas], SAMPLER, drawn)]
     assert started >= WIRED
     assert len(fast) == len(plain) == SAMPLER.max_steps
     for seen, expected in zip(fast, plain, strict=True):

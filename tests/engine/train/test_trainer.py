@@ -11,10 +11,11 @@ import torch
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import EngineError
-from engine.infill import Canvas, sealed
+from engine.infill import encoded_suffix, sealed
 from engine.modules import SelfConditioning
 from engine.request import InfillRequest, Mode
 from engine.runtime import Engine, load_model
+from engine.steps import Canvas
 from engine.train import objective
 from engine.train.adapt import DOCUMENT, EMPTY, MASK, adapt, newline_table
 from engine.train.objective import Recipe
@@ -100,11 +101,12 @@ def test_one_masked_pass_equals_encoder_and_canvas_passes(base, shifted):
                 lead, *inside = made.tokens[part].tolist()
                 gap = int(made.positions[suffix[0]] - made.positions[part[0]]) if known else 1
                 whole = Canvas(hole=gap - 1, clamped=known, lead=(lead,))
-                with sealed(model, prefix, whole) as shift:
-                    if open_rows:
-                        ids = torch.tensor([[lead, *inside]])
-                        alone = model.canvas(ids, prefix, None, shift=shift)
-                    else:
+                if open_rows:
+                    ids = torch.tensor([[lead, *inside]])
+                    behind = encoded_suffix(model, prefix, whole) if known else None
+                    alone = model.canvas(ids, prefix, None, suffixes=[behind])
+                else:
+                    with sealed(model, prefix, whole) as shift:
                         ids = [lead, *inside]
                         alone = model.encode(ids, prefix, shift=shift, on_canvas=True)
                 torch.testing.assert_close(together[part], alone[0], rtol=1e-4, atol=1e-4)
