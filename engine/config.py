@@ -224,6 +224,23 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LongHoleConfig:
+    """How a hole that may have more than `above` tokens is begun without its suffix on the canvas.
+
+    After `steps` free steps the canvas is searched for the first `judged` tokens of the suffix; less
+    than `least`, their mean log-probability in nats, is no meeting.
+    """
+
+    above: int = 64
+    steps: int = 4
+    judged: int = 16
+    least: float = -2.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "above", "steps", "judged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """How an engine process is set up.
 
@@ -235,6 +252,7 @@ class EngineConfig:
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
     `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the
     denoiser.
+    `long_holes` is for models that were trained to continue text only; None leaves it.
     `template` is how a request is laid out for denoising: `chat` as DiffusionGemma's conversations
     with the prefix opening the answer (`auto` for that family), `hole` with the hole asked for in it and
     nothing clamped, `raw` as plain text (`auto` for all others).
@@ -257,6 +275,7 @@ class EngineConfig:
     favour_copies: bool = True
     warm_start: bool = True
     canvas_warm_start: bool = False
+    long_holes: LongHoleConfig | None = field(default_factory=LongHoleConfig)
     sampler: SamplerConfig | None = field(default=None)
 
     def __post_init__(self) -> None:

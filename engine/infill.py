@@ -224,11 +224,13 @@ def generate(
     seed: int,
     control: Control | None = None,
     steps: Steps = steps.plain,
+    *,
+    begin: tuple[int, ...] = (),
 ) -> Filled:
     """Continues the cached prefix canvas by canvas until an end token or `max_tokens`.
 
     Each canvas but the last is encoded into the cache before the next. What follows the first
-    end token is cut, the end token with it.
+    end token is cut, the end token with it. `begin` is that of the first canvas.
     """
     control = control or Control()
     size = min(model.config.canvas_length, max_tokens)
@@ -238,8 +240,9 @@ def generate(
     forwards = 0
     for number in count():
         drawn = noise_for(model, config, seed, size, canvas=number)
-        later = _after(ids, control)
-        [canvas] = denoise(model, cache, [Canvas(hole=size)], config, drawn, later, steps=steps)
+        later = after(ids, control)
+        free = Canvas(hole=size, begin=() if number else begin)
+        [canvas] = denoise(model, cache, [free], config, drawn, later, steps=steps)
         forwards += canvas.forwards
         log_probabilities += canvas.log_probabilities
         ids += canvas.ids
@@ -266,7 +269,7 @@ def noise_for(
     return noise.draw(seed, config.max_steps, hole, size, device, canvas=canvas)
 
 
-def _after(done: Sequence[int], control: Control) -> Control:
+def after(done: Sequence[int], control: Control) -> Control:
     """`control` for the next canvas: its drafts start with the canvases that are done."""
     if control.on_draft is None or not done:
         return control

@@ -88,18 +88,21 @@ def chat(
     suffix_tokens: int,
     *,
     thought: bool = True,
+    whole: bool = False,
 ) -> Prompt:
     """DiffusionGemma's chat template; the code prefix opens the model's turn, its end to be healed.
 
     The prefix ends the encoder's input, so typing only extends the prefix cache. `thought` closes
-    an empty thought before it; see `closes_thought`.
+    an empty thought before it; see `closes_thought`. With `whole` the user tells all of the suffix,
+    else what is not clamped of it.
     """
     suffix = tokenizer.encode(request.suffix)
     near, far = suffix[:suffix_tokens], suffix[suffix_tokens:]
-    whole, healed = _to_heal(request.prefix, tokenizer)
-    prefix = _newest(whole, limit // 2)
+    before, healed = _to_heal(request.prefix, tokenizer)
+    prefix = _newest(before, limit // 2)
     room = max(0, limit - len(prefix) - _TEMPLATE_TOKENS)
-    told = _user_turn(request, below=tokenizer.decode(far[: room // 4]))
+    below = suffix if whole else far
+    told = _user_turn(request, below=tokenizer.decode(below[: room // 4]))
     return Prompt(
         ids=_turns(tokenizer, _last(tokenizer.encode(told), room), prefix, thought),
         suffix=tuple(near),

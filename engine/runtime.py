@@ -25,6 +25,7 @@ from engine import (
     formats,
     infill,
     kernels,
+    long_holes,
     memory,
     prompt,
     quant,
@@ -32,7 +33,7 @@ from engine import (
 )
 from engine.answers import Answers
 from engine.cache import PrefixCache, PrefixStore
-from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
+from engine.config import EngineConfig, LongHoleConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
 from engine.fit import OutOfMemory
@@ -268,19 +269,25 @@ class Engine:
         clock.mark("tokenize")
         cache, cached = self._prefix(built, control)
         clock.mark("encode")
-        control = replace(control, on_draft=self._drafts(on_draft, request, built))
+        how: dict[str, Any] = {
+            "config": self._sampler,
+            "seed": request.seed,
+            "control": replace(control, on_draft=self._drafts(on_draft, request, built)),
+            "steps": self._steps,
+        }
+        begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
+        most = (request.hole_tokens or request.max_tokens) + self._healed_slots(built)
         if canvas.clamped or canvas.lead:
-            begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
             guess = self._guess(request, built, canvas.hole)
             canvas = replace(canvas, guess=guess, begin=begin)
-            filled = infill.infill(
-                self._model, cache, canvas, self._sampler, request.seed, control, self._steps
+            long = self._long(request)
+            filled = (
+                long_holes.fill(self._model, cache, canvas, most, long, **how)
+                if long
+                else infill.infill(self._model, cache, canvas, **how)
             )
         else:
-            hole = canvas.hole
-            filled = infill.generate(
-                self._model, cache, hole, self._sampler, request.seed, control, self._steps
-            )
+            filled = infill.generate(self._model, cache, most, begin=begin, **how)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
 
@@ -312,18 +319,23 @@ class Engine:
         built = self._diffusion_prompt(request)
         own = self._model.config.canvas
         assert own
-        healed = len(self._tokenizer.encode(built.healed))
-        if own.empty_id is None and prompt.joins(built.healed):
-            healed = 0  # a slot more would be a word more
+        healed = self._healed_slots(built)
         beside = 0 if own.sealed_suffix else len(built.suffix)
         limit = own.length - len(built.lead) - beside - healed
-        hole = request.hole_tokens or min(request.max_tokens, unknown)
+        hole = request.hole_tokens or min(request.max_tokens, unknown, max(1, limit))
         if (built.suffix or built.lead) and hole > limit:
             raise EngineError(
                 f"a hole of {hole} tokens and {beside} of suffix do not fit the canvas "
                 f"of {own.length}; ask for at most {limit}"
             )
         return built, prompt.canvas(built, hole + healed, self._model.config)
+
+    def _healed_slots(self, built: Prompt) -> int:
+        """How many slots what is healed takes beside the text's own."""
+        own = self._model.config.canvas
+        if own and own.empty_id is None and prompt.joins(built.healed):
+            return 0  # a slot more would be a word more
+        return len(self._tokenizer.encode(built.healed))
 
     def _prefix(self, built: Prompt, control: Control) -> tuple[PrefixCache, int]:
         """The encoded prompt, and how many tokens of it were at hand."""
@@ -340,7 +352,18 @@ class Engine:
             return prompt.plain(request, self._tokenizer, self._model.config, limit, suffix)
         if self._template == "hole":
             return prompt.hole(request, self._tokenizer, limit, thought=self._thought)
-        return prompt.chat(request, self._tokenizer, limit, suffix, thought=self._thought)
+        whole = self._long(request) is not None
+        return prompt.chat(
+            request, self._tokenizer, limit, suffix, thought=self._thought, whole=whole
+        )
+
+    def _long(self, request: InfillRequest) -> LongHoleConfig | None:
+        """How the hole is begun unclamped; None where its length is known or can be searched for."""
+        policy, own = self._config.long_holes, self._model.config.canvas
+        if policy is None or own is None or own.empty_id is not None or self._template != "chat":
+            return None
+        known = request.hole_tokens or request.single_line or not request.suffix
+        return None if known or request.max_tokens <= policy.above else policy
 
     def _continue(
         self,

@@ -104,7 +104,7 @@ def test_a_canvas_first_shows_what_is_left_of_the_last_answer(
     tokenizer = Tokenizer.from_directory(tmp_path)
     guessed = []
 
-    def fill(model, cache, canvas, sampler, seed, control, steps):
+    def fill(model, cache, canvas, *, control, **how):
         guessed.append(tokenizer.decode(canvas.guess))
         ids = tuple(tokenizer.encode("= wide = 0;"))
         control.on_draft(ids, 1)
