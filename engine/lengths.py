@@ -80,6 +80,11 @@ def trimmed(ids: Sequence[int], suffix: Sequence[int], config: InfillConfig) -> 
     return length
 
 
+def is_surprising(junction: float | None, config: InfillConfig) -> bool:
+    """Whether the text behind the hole does not follow."""
+    return junction is not None and junction < -config.surprise
+
+
 def repaired(
     ids: Sequence[int],
     suffix: Sequence[int],
@@ -96,7 +101,7 @@ def repaired(
     there is room. None for what was `tried` before.
     """
     length, shared = len(ids), overlap(ids, suffix)
-    surprising = junction is not None and junction < -config.surprise
+    surprising = is_surprising(junction, config)
     if config.overlap and shared >= (1 if surprising else config.overlap):
         wanted = length - shared
     elif config.lengthen and surprising:

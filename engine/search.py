@@ -23,15 +23,15 @@ from engine.steps import Canvas, Steps
 Rank = Callable[[Sequence[Filled]], Sequence[Filled]]
 
 
-def score(filled: Filled, config: InfillConfig) -> float:
+def score(filled: Filled, policy: InfillConfig) -> float:
     """How good an answer seems to the denoiser itself, in nats: its tokens and its junction."""
-    return filled.log_probability + config.junction_weight * (filled.junction or 0.0)
+    return filled.log_probability + policy.junction_weight * (filled.junction or 0.0)
 
 
-def is_wanted(model: ModelConfig, config: InfillConfig) -> bool:
+def is_wanted(model: ModelConfig, policy: InfillConfig) -> bool:
     """Whether lengths are searched for: by models that cannot leave slots of a hole empty."""
     own = model.canvas
-    return config.probe if config.probe is not None else bool(own and own.empty_id is None)
+    return policy.probe if policy.probe is not None else bool(own and own.empty_id is None)
 
 
 def search(
@@ -39,8 +39,8 @@ def search(
     cache: PrefixCache,
     layout: Callable[[int], Canvas],
     bounds: range,
-    config: InfillConfig,
-    sampler: SamplerConfig,
+    policy: InfillConfig,
+    config: SamplerConfig,
     seed: int,
     control: Control,
     *,
@@ -54,11 +54,11 @@ def search(
     there, the first marked with it; one forward is always made. The first counts all forwards. The
     cache is left as it was.
     """
-    sampler = replace(sampler, max_steps=config.max_steps, confidence=config.confidence)
-    run = _Run(model, cache, layout, bounds, config, sampler, seed, control, steps)
+    config = replace(config, max_steps=policy.max_steps, confidence=policy.confidence)
+    run = _Run(model, cache, layout, bounds, policy, config, seed, control, steps)
     run.probe()
     wanted = run.likely()
-    for repair in range(1 + config.repairs):
+    for repair in range(1 + policy.repairs):
         if not wanted or run.is_late():
             break
         run.decode(wanted)
@@ -77,8 +77,8 @@ class _Run:
     cache: PrefixCache
     layout: Callable[[int], Canvas]
     bounds: range
-    config: InfillConfig
-    sampler: SamplerConfig
+    policy: InfillConfig
+    config: SamplerConfig
     seed: int
     control: Control
     steps: Steps
@@ -89,16 +89,16 @@ class _Run:
 
     def probe(self) -> None:
         """A few steps over each of the lengths to be tried, without drafts."""
-        tried = [n for n in self.config.lengths if n in self.bounds] or [self.bounds[-1]]
+        tried = [n for n in self.policy.lengths if n in self.bounds] or [self.bounds[-1]]
         self.probed = self._denoise(
-            dict.fromkeys(tried, ()), replace(self.control, on_draft=None), self.config.probe_steps
+            dict.fromkeys(tried, ()), replace(self.control, on_draft=None), self.policy.probe_steps
         )
 
     def likely(self) -> dict[int, tuple[int, ...]]:
         """The lengths to decode after the probe, without a guess."""
         tried = {n: Tried(one.entropy, one.junction) for n, one in self.probed.items()}
-        scored = lengths.scores(tried, self.config.junction_weight)
-        return dict.fromkeys(lengths.chosen(scored, self.config, self.bounds), ())
+        scored = lengths.scores(tried, self.policy.junction_weight)
+        return dict.fromkeys(lengths.chosen(scored, self.policy, self.bounds), ())
 
     def is_late(self) -> bool:
         """Whether the deadline has passed before all was done."""
@@ -115,10 +115,10 @@ class _Run:
 
     def _trailing(self, found: Mapping[int, Filled]) -> Iterable[int]:
         """Those of the canvases under way that are too far behind the best."""
-        if self.config.drop_behind is None:
+        if self.policy.drop_behind is None:
             return ()
-        scored = {n: score(one, self.config) for n, one in found.items()}
-        least = max(scored.values()) - self.config.drop_behind
+        scored = {n: score(one, self.policy) for n, one in found.items()}
+        least = max(scored.values()) - self.policy.drop_behind
         # The first step has no self-conditioning and is unreliable.
         return [n for n, value in scored.items() if value < least and found[n].forwards > 2]
 
@@ -126,13 +126,17 @@ class _Run:
         """Other lengths that some answers ask for, each with the text that it starts from.
 
         These are the best ones, and the longest: where they all are too short, that one is nearest.
+        Where the suffix follows the best one, it alone is asked.
         """
-        ranked = sorted(self.found.values(), key=lambda one: -score(one, self.config))
+        ranked = sorted(self.found.values(), key=lambda one: -score(one, self.policy))
+        asked = [max(ranked, key=lambda one: len(one.ids)), *ranked[: self.policy.kept]]
+        if not lengths.is_surprising(ranked[0].junction, self.policy):
+            asked = ranked[:1]
         wanted: dict[int, tuple[int, ...]] = {}
-        for one in (max(ranked, key=lambda one: len(one.ids)), *ranked[: self.config.kept]):
+        for one in asked:
             tried = self.found.keys() | wanted.keys()
             length = lengths.repaired(
-                one.ids, self._suffix, one.junction, tried, self.bounds, self.config, repair
+                one.ids, self._suffix, one.junction, tried, self.bounds, self.policy, repair
             )
             if length is not None:
                 wanted[length] = one.ids[:length]
@@ -142,13 +146,13 @@ class _Run:
         """What was found, each text once and without a repetition of the suffix; best first."""
         cut: dict[tuple[int, ...], Filled] = {}
         for one in (self.found or self.probed).values():
-            length = lengths.trimmed(one.ids, self._suffix, self.config)
+            length = lengths.trimmed(one.ids, self._suffix, self.policy)
             if length < len(one.ids):
                 kept = one.log_probabilities[:length]
                 one = replace(one, ids=one.ids[:length], log_probabilities=kept)
-            if one.ids not in cut or score(one, self.config) > score(cut[one.ids], self.config):
+            if one.ids not in cut or score(one, self.policy) > score(cut[one.ids], self.policy):
                 cut[one.ids] = one
-        return sorted(cut.values(), key=lambda one: -score(one, self.config))
+        return sorted(cut.values(), key=lambda one: -score(one, self.policy))
 
     @property
     def _suffix(self) -> tuple[int, ...]:
@@ -162,12 +166,12 @@ class _Run:
         trailing: infill.Trailing = lambda found: (),
     ) -> dict[int, Filled]:
         canvases = [self._canvas(length, guess) for length, guess in guesses.items()]
-        noise = infill.noise_for(self.model, self.sampler, self.seed, max(guesses))
+        noise = infill.noise_for(self.model, self.config, self.seed, max(guesses))
         found = infill.denoise(
             self.model,
             self.cache,
             canvases,
-            self.sampler,
+            self.config,
             noise,
             control,
             steps=self.steps,
@@ -182,6 +186,9 @@ class _Run:
 
     def _canvas(self, length: int, guess: tuple[int, ...]) -> Canvas:
         canvas = self.layout(length)
-        judged = min(self.config.judged, len(canvas.clamped))
-        canvas = replace(canvas, judged=judged, guess=guess or canvas.guess[:length])
+        # Of the longest hole's canvas: shorter ones may have padding behind the same suffix.
+        suffix = len(self.layout(self.bounds[-1]).clamped)
+        canvas = replace(
+            canvas, judged=min(self.policy.judged, suffix), guess=guess or canvas.guess[:length]
+        )
         return infill.ready(self.model, self.cache, canvas)
