@@ -241,6 +241,48 @@ class LongHoleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InfillConfig:
+    """How a hole of unknown length is denoised, where its suffix is in view; figures are in nats.
+
+    `probe` None searches for the length only with models that cannot leave slots empty. Tried are
+    `lengths`, for `probe_steps` forwards; denoised are the best `kept` ones, and those `neighbours`
+    away from the best. A canvas that falls `drop_behind` behind the best one (None: never) is given
+    up. The first `judged` tokens behind the hole (0: none) count `junction_weight` times as much as
+    the hole's own. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
+    the suffix, and made `lengthen` longer, twice as much each time, where the suffix has less than
+    -`surprise`; both `repairs` times at most. `max_steps` and `confidence` stand for the sampler's.
+    """
+
+    probe: bool | None = None
+    lengths: tuple[int, ...] = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+    probe_steps: int = 2
+    kept: int = 3
+    neighbours: tuple[int, ...] = (1, 2)
+    judged: int = 12
+    junction_weight: float = 1.0
+    drop_behind: float | None = 3.0
+    overlap: int = 3
+    lengthen: int = 4
+    surprise: float = 3.0
+    repairs: int = 5
+    max_steps: int = 16
+    confidence: float = 0.02
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "probe_steps", "kept", "max_steps", "confidence")
+        if not self.lengths or min(self.lengths) < 0 or min(self.neighbours, default=1) < 1:
+            raise ConfigError(
+                "lengths must be some numbers from 0 on and neighbours from 1 on, got "
+                f"{self.lengths} and {self.neighbours}"
+            )
+        if self.drop_behind is not None and not self.drop_behind > 0:
+            raise ConfigError(f"drop_behind must be above 0 or None, got {self.drop_behind}")
+        for name in ("judged", "junction_weight", "overlap", "lengthen", "surprise", "repairs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} cannot be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """How an engine process is set up.
 
@@ -277,6 +319,7 @@ class EngineConfig:
     canvas_warm_start: bool = False
     long_holes: LongHoleConfig | None = field(default_factory=LongHoleConfig)
     sampler: SamplerConfig | None = field(default=None)
+    infill: InfillConfig = field(default_factory=InfillConfig)
 
     def __post_init__(self) -> None:
         _require_positive(self, "prefill_chunk", "cache_prefixes", "cache_bytes")

@@ -29,6 +29,7 @@ from engine import (
     memory,
     prompt,
     quant,
+    search,
     steps,
 )
 from engine.answers import Answers
@@ -275,21 +276,43 @@ class Engine:
             "control": replace(control, on_draft=self._drafts(on_draft, request, built)),
             "steps": self._steps,
         }
-        begin = tuple(self._healer.beginning(built.healed)) if built.healed else ()
         most = (request.hole_tokens or request.max_tokens) + self._healed_slots(built)
         if canvas.clamped or canvas.lead:
-            guess = self._guess(request, built, canvas.hole)
-            canvas = replace(canvas, guess=guess, begin=begin)
-            long = self._long(request)
-            filled = (
-                long_holes.fill(self._model, cache, canvas, most, long, **how)
-                if long
-                else infill.infill(self._model, cache, canvas, **how)
-            )
+            filled = self._denoise(request, built, canvas.hole, most, cache, **how)
         else:
+            begin = self._beginning(built)
             filled = infill.generate(self._model, cache, most, begin=begin, **how)
         clock.mark("decode")
         return self._answer(request, built, filled, cached)
+
+    def _denoise(
+        self,
+        request: InfillRequest,
+        built: Prompt,
+        hole: int,
+        most: int,
+        cache: PrefixCache,
+        **how: Any,
+    ) -> Filled:
+        """A hole between known text, whose length is given, searched for up to `most`, or long."""
+        model, policy = self._model.config, self._config.infill
+        begin = self._beginning(built)
+
+        def layout(hole: int) -> Canvas:
+            guess = self._guess(request, built, hole)
+            return replace(prompt.canvas(built, hole, model), guess=guess, begin=begin)
+
+        if long := self._long(request):
+            return long_holes.fill(self._model, cache, layout(hole), most, long, **how)
+        if request.hole_tokens or not built.suffix or not search.is_wanted(model, policy):
+            return infill.infill(self._model, cache, layout(hole), **how)
+        room = model.canvas_length - len(built.lead) - len(built.suffix)
+        bounds = range(1 if built.healed else 0, min(most, room) + 1)
+        return search.search(self._model, cache, layout, bounds, policy, **how)[0]
+
+    def _beginning(self, built: Prompt) -> tuple[int, ...]:
+        """The ids the hole may begin with, where something is healed; none stands for all."""
+        return tuple(self._healer.beginning(built.healed)) if built.healed else ()
 
     def _write(
         self,

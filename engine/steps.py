@@ -186,7 +186,7 @@ class _Track:
 
     def restrict(self, logits: Tensor) -> None:
         """Changes the hole's logits [1, H, V] where a token may not, or not so easily, be written."""
-        if self.canvas.begin:
+        if self.canvas.begin and self.canvas.hole:
             allowed = logits[0, 0, self._begin]
             logits[0, 0] = -torch.inf
             logits[0, 0, self._begin] = allowed

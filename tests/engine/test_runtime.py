@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine import infill, runtime
-from engine.config import EngineConfig, SamplerConfig
+from engine.config import EngineConfig, InfillConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
 from engine.fit import OutOfMemory
 from engine.model import Transformer
@@ -110,7 +110,7 @@ def test_preparing_encodes_the_prompt_and_writes_nothing(llama, gemma):
 
 def test_answers_do_not_depend_on_what_was_asked_before(llama, gemma):
     for engine in (llama, gemma):
-        request = InfillRequest(prefix="value = compute(", suffix=")\n", max_tokens=6)
+        request = InfillRequest(prefix="value = compute(", suffix=")\n", hole_tokens=6)
         first = engine.infill(request, cancelled=never)
         engine.infill(InfillRequest(prefix="value = other(1)\n", max_tokens=6), cancelled=never)
         engine.infill(InfillRequest(prefix="value = comp", max_tokens=6), cancelled=never)
@@ -232,13 +232,29 @@ OUT_OF_MEMORY = {
 }
 
 
+def test_the_length_of_a_hole_is_searched_for_unless_it_is_given_or_that_is_switched_off(gemma):
+    """DiffusionGemma was trained to continue text only, so its canvases do not end by themselves."""
+    request = InfillRequest(prefix="value = compute(", suffix=")\n", max_tokens=6)
+    searched = gemma.infill(request, cancelled=never)
+    given = gemma.infill(replace(request, hole_tokens=6), cancelled=never)
+    assert searched.forwards > SAMPLER.max_steps >= given.forwards
+    config = EngineConfig(
+        model=Path(gemma.describe()["directory"]),
+        device="cpu",
+        sampler=SAMPLER,
+        infill=InfillConfig(probe=False),
+    )
+    fixed = Engine.load(config).infill(request, cancelled=never)
+    assert fixed.forwards <= SAMPLER.max_steps
+
+
 @pytest.mark.parametrize("whose", OUT_OF_MEMORY)
 @pytest.mark.parametrize("after", [1, 3])
 def test_out_of_memory_is_told_and_the_next_request_is_answered(
     llama, gemma, monkeypatch, whose, after
 ):
     for engine in (llama, gemma):
-        request = InfillRequest(prefix="some = ", suffix="\n", max_tokens=8)
+        request = InfillRequest(prefix="some = ", suffix="\n", hole_tokens=8)
         expected = engine.infill(request, cancelled=never).text
         forwards = []
         layers = Transformer._layers

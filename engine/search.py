@@ -1,0 +1,194 @@
+"""Filling a hole of unknown length: probe lengths, denoise the likely ones together, repair, rank.
+
+A few calls of the one loop, `infill.denoise`, each over several canvases on the same prefix; what to
+try next is decided in `engine.lengths`. Token ids in, token ids out: how a canvas of some length is
+laid out, and which answer is the best, the caller says. Knows nothing of text or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine import infill, lengths, steps
+from engine.cache import PrefixCache
+from engine.config import InfillConfig, ModelConfig, SamplerConfig
+from engine.infill import Control, Filled
+from engine.lengths import Tried
+from engine.model import Transformer
+from engine.request import StopReason
+from engine.steps import Canvas, Steps
+
+# Answers for one hole, their best first.
+Rank = Callable[[Sequence[Filled]], Sequence[Filled]]
+
+
+def score(filled: Filled, policy: InfillConfig) -> float:
+    """How good an answer seems to the denoiser itself, in nats: its tokens and its junction."""
+    return filled.log_probability + policy.junction_weight * (filled.junction or 0.0)
+
+
+def is_wanted(model: ModelConfig, policy: InfillConfig) -> bool:
+    """Whether lengths are searched for: by models that cannot leave slots of a hole empty."""
+    own = model.canvas
+    return policy.probe if policy.probe is not None else bool(own and own.empty_id is None)
+
+
+def search(
+    model: Transformer,
+    cache: PrefixCache,
+    layout: Callable[[int], Canvas],
+    bounds: range,
+    policy: InfillConfig,
+    config: SamplerConfig,
+    seed: int,
+    control: Control,
+    *,
+    rank: Rank | None = None,
+    steps: Steps = steps.plain,
+) -> Sequence[Filled]:
+    """Fills a hole whose length is somewhere in `bounds`: all answers, the best first.
+
+    `layout` gives the canvas with a hole of some length; all have the same clamped suffix, as far
+    as it fits. `rank` orders the answers, by default `score`. At the deadline they are those that are
+    there, the first marked with it; one forward is always made. The first counts all forwards. The
+    cache is left as it was.
+    """
+    config = replace(config, max_steps=policy.max_steps, confidence=policy.confidence)
+    run = _Run(model, cache, layout, bounds, policy, config, seed, control, steps)
+    run.probe()
+    wanted = run.likely()
+    for repair in range(1 + policy.repairs):
+        if not wanted or run.is_late():
+            break
+        run.decode(wanted)
+        wanted = run.repairs(repair)
+    answers = run.answers()
+    first, *others = rank(answers) if rank else answers
+    stop = StopReason.DEADLINE if run.late else first.stop
+    return [replace(first, forwards=run.forwards, stop=stop), *others]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One search: what was tried and found so far, by the length of the hole."""
+
+    model: Transformer
+    cache: PrefixCache
+    layout: Callable[[int], Canvas]
+    bounds: range
+    policy: InfillConfig
+    config: SamplerConfig
+    seed: int
+    control: Control
+    steps: Steps
+    probed: dict[int, Filled] = field(default_factory=dict)
+    found: dict[int, Filled] = field(default_factory=dict)
+    forwards: int = 0
+    late: bool = False
+
+    def probe(self) -> None:
+        """A few steps over each of the lengths to be tried, without drafts."""
+        tried = [n for n in self.policy.lengths if n in self.bounds] or [self.bounds[-1]]
+        self.probed = self._denoise(
+            dict.fromkeys(tried, ()), replace(self.control, on_draft=None), self.policy.probe_steps
+        )
+
+    def likely(self) -> dict[int, tuple[int, ...]]:
+        """The lengths to decode after the probe, without a guess."""
+        tried = {n: Tried(one.entropy, one.junction) for n, one in self.probed.items()}
+        scored = lengths.scores(tried, self.policy.junction_weight)
+        return dict.fromkeys(lengths.chosen(scored, self.policy, self.bounds), ())
+
+    def is_late(self) -> bool:
+        """Whether the deadline has passed before all was done."""
+        self.late = self.late or self.control.expired
+        return self.late
+
+    def decode(self, guesses: Mapping[int, tuple[int, ...]]) -> None:
+        """Denoises a hole of each of these lengths, which shows a guess first, to its end."""
+        done = self.forwards
+        control = self.control
+        if on_draft := control.on_draft:
+            control = replace(control, on_draft=lambda ids, step: on_draft(ids, done + step))
+        self.found |= self._denoise(guesses, control, None, self._trailing)
+
+    def _trailing(self, found: Mapping[int, Filled]) -> Iterable[int]:
+        """Those of the canvases under way that are too far behind the best."""
+        if self.policy.drop_behind is None:
+            return ()
+        scored = {n: score(one, self.policy) for n, one in found.items()}
+        least = max(scored.values()) - self.policy.drop_behind
+        # The first step has no self-conditioning and is unreliable.
+        return [n for n, value in scored.items() if value < least and found[n].forwards > 2]
+
+    def repairs(self, repair: int) -> dict[int, tuple[int, ...]]:
+        """Other lengths that some answers ask for, each with the text that it starts from.
+
+        These are the best ones, and the longest: where they all are too short, that one is nearest.
+        Where the suffix follows the best one, it alone is asked.
+        """
+        ranked = sorted(self.found.values(), key=lambda one: -score(one, self.policy))
+        asked = [max(ranked, key=lambda one: len(one.ids)), *ranked[: self.policy.kept]]
+        if not lengths.is_surprising(ranked[0].junction, self.policy):
+            asked = ranked[:1]
+        wanted: dict[int, tuple[int, ...]] = {}
+        for one in asked:
+            tried = self.found.keys() | wanted.keys()
+            length = lengths.repaired(
+                one.ids, self._suffix, one.junction, tried, self.bounds, self.policy, repair
+            )
+            if length is not None:
+                wanted[length] = one.ids[:length]
+        return wanted
+
+    def answers(self) -> list[Filled]:
+        """What was found, each text once and without a repetition of the suffix; best first."""
+        cut: dict[tuple[int, ...], Filled] = {}
+        for one in (self.found or self.probed).values():
+            length = lengths.trimmed(one.ids, self._suffix, self.policy)
+            if length < len(one.ids):
+                kept = one.log_probabilities[:length]
+                one = replace(one, ids=one.ids[:length], log_probabilities=kept)
+            if one.ids not in cut or score(one, self.policy) > score(cut[one.ids], self.policy):
+                cut[one.ids] = one
+        return sorted(cut.values(), key=lambda one: -score(one, self.policy))
+
+    @property
+    def _suffix(self) -> tuple[int, ...]:
+        return self.layout(0).clamped
+
+    def _denoise(
+        self,
+        guesses: Mapping[int, tuple[int, ...]],
+        control: Control,
+        most: int | None,
+        trailing: infill.Trailing = lambda found: (),
+    ) -> dict[int, Filled]:
+        canvases = [self._canvas(length, guess) for length, guess in guesses.items()]
+        noise = infill.noise_for(self.model, self.config, self.seed, max(guesses))
+        found = infill.denoise(
+            self.model,
+            self.cache,
+            canvases,
+            self.config,
+            noise,
+            control,
+            steps=self.steps,
+            most=most,
+            trailing=trailing,
+        )
+        self.forwards += max(one.forwards for one in found)
+        self.late = self.late or any(one.stop is StopReason.DEADLINE for one in found)
+        config = self.model.config
+        answers = (infill.without_empty(one, config) for one in found)
+        return dict(zip(guesses, answers, strict=True))
+
+    def _canvas(self, length: int, guess: tuple[int, ...]) -> Canvas:
+        canvas = self.layout(length)
+        # Of the longest hole's canvas: shorter ones may have padding behind the same suffix.
+        suffix = len(self.layout(self.bounds[-1]).clamped)
+        canvas = replace(
+            canvas, judged=min(self.policy.judged, suffix), guess=guess or canvas.guess[:length]
+        )
+        return infill.ready(self.model, self.cache, canvas)

@@ -1,0 +1,231 @@
+"""The length of a hole is found, whatever the denoiser says about wrong ones."""
+
+import random
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import infill, lengths, search
+from engine.cache import PrefixCache
+from engine.config import InfillConfig, SamplerConfig
+from engine.errors import Cancelled
+from engine.infill import Control, Filled
+from engine.request import StopReason
+from tests.engine.scripted_denoiser import Lies, ScriptedDenoiser
+from tests.engine.scripted_denoiser import config as scripted_config
+
+INFILL = InfillConfig()
+SAMPLER = SamplerConfig(max_steps=INFILL.max_steps, confidence=INFILL.confidence)
+LIMIT = 64
+END, PAD = 1, 0
+
+
+def words(count: int, seed: int = 0) -> list[int]:
+    """Token ids of a text in which nothing repeats within reach."""
+    return random.Random(seed).sample(range(5, 97), count)
+
+
+def scripted(middle: int, suffix: int = 20, **lies) -> ScriptedDenoiser:
+    text = words(middle + suffix)
+    return ScriptedDenoiser(text[:middle], text[middle:], Lies(**lies))
+
+
+def empty_cache() -> PrefixCache:
+    return PrefixCache(scripted_config(), torch.device("cpu"), torch.float32)
+
+
+def searched(
+    model: ScriptedDenoiser,
+    config: InfillConfig = INFILL,
+    control: Control | None = None,
+    **options,
+) -> list[Filled]:
+    sampler = replace(SAMPLER, leave_one_out=options.pop("leave_one_out", False))
+    return list(
+        search.search(
+            model,
+            empty_cache(),
+            model.layout,
+            range(LIMIT + 1),
+            config,
+            sampler,
+            seed=1,
+            control=control or Control(),
+            **options,
+        )
+    )
+
+
+@pytest.mark.parametrize("middle", range(LIMIT + 1))
+def test_the_right_length_is_found(middle):
+    model = scripted(middle)
+    best = searched(model)[0]
+    assert best.ids == tuple(model.middle)
+    assert best.stop is StopReason.COMPLETE
+
+
+@pytest.mark.parametrize("suffix", [1, 2, 5])
+@pytest.mark.parametrize("middle", [0, 1, 3, 7, 14, 20, 30, 41])
+def test_at_the_end_of_a_file_a_few_tokens_are_enough(middle, suffix):
+    """The end token and padding follow them on the canvas."""
+    model = scripted(middle, suffix)
+    model.suffix = [*model.suffix, END, *[PAD] * 20]
+    assert searched(model)[0].ids == tuple(model.middle)
+
+
+@pytest.mark.parametrize("middle", [1, 2, 5, 11, 21])
+def test_a_suffix_that_repeats_itself_is_no_repetition_of_the_hole(middle):
+    model = scripted(middle, 0)
+    model.suffix = [50, 51, 52] * 6 if 50 not in model.middle else [4, 3, 2] * 6
+    assert searched(model)[0].ids == tuple(model.middle)
+
+
+@pytest.mark.parametrize("middle", [2, 8, 12, 32])
+def test_certainty_at_wrong_lengths_is_outweighed_by_the_junction(middle):
+    wrong = frozenset({1, 4, 12, 16, 24, 48} - {middle})
+    model = scripted(middle, sure_of=wrong, jumbled=wrong)
+    assert searched(model)[0].ids == tuple(model.middle)
+    blind = replace(INFILL, judged=0)
+    assert searched(model, blind)[0].ids != tuple(model.middle), "the junction decided nothing"
+
+
+def test_a_first_forward_that_tells_nothing_is_not_relied_on():
+    """All lengths look alike before self-conditioning, and a wrong one is then no surer."""
+    model = scripted(8, blind_first=True)
+    one = replace(INFILL, kept=1, neighbours=(), repairs=0, judged=0, lengths=(2, 4, 8, 16))
+    assert len(searched(model, one)[0].ids) == 8
+    assert len(searched(model, replace(one, probe_steps=1))[0].ids) != 8
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_noise_survives_unless_it_is_judged_without_its_own_evidence(corrected):
+    model = scripted(8, believes_noise=3.0)
+    fixed = replace(INFILL, lengths=(8,), neighbours=(), repairs=0)
+    best = searched(model, fixed, leave_one_out=corrected)[0]
+    assert (best.ids == tuple(model.middle)) == corrected
+
+
+@pytest.mark.parametrize("sure_of", [{8, 32}, {1, 2, 48}])
+def test_an_answer_is_the_better_of_two_by_the_callers_order(sure_of):
+    """The seam for verification: it is given all answers, with all that is known of them."""
+    model, given_answers = scripted(12, sure_of=frozenset(sure_of)), []
+
+    def shortest_first(answers):
+        given_answers.extend(answers)
+        return sorted(answers, key=lambda one: len(one.ids))
+
+    best, *others = searched(model, rank=shortest_first)
+    assert len(given_answers) == 1 + len(others) > 2
+    assert best.ids == min((one.ids for one in given_answers), key=len)
+    assert tuple(model.middle) in {one.ids for one in given_answers}
+    assert all(one.junction is not None and one.forwards for one in given_answers)
+    assert len({one.ids for one in given_answers}) == len(given_answers)
+
+
+def test_canvases_that_trail_are_given_up():
+    wrong = frozenset({7, 9, 10, 12, 6})
+    forwards = {}
+    for margin in (None, 3.0):
+        model = scripted(8, jumbled=wrong)
+        config = replace(INFILL, drop_behind=margin, repairs=0)
+        assert searched(model, config)[0].ids == tuple(model.middle)
+        forwards[margin] = sum(model.batches)
+    assert forwards[3.0] < forwards[None]
+
+
+def test_all_forwards_are_counted_and_drafts_numbered_on():
+    model, steps = scripted(20), []
+    control = Control(on_draft=lambda ids, step: steps.append(step))
+    best = searched(model, control=control)[0]
+    assert best.forwards == len(model.batches)
+    probing = INFILL.probe_steps
+    assert steps == list(range(probing + 1, best.forwards + 1))
+
+
+@pytest.mark.parametrize(
+    ("probe", "empty", "wanted"),
+    [
+        (None, None, True),
+        (None, 4, False),
+        (True, 4, True),
+        (False, None, False),
+    ],
+)
+def test_models_that_leave_slots_empty_need_no_search(probe, empty, wanted):
+    model = scripted(3)
+    assert model.config.canvas
+    model.config = replace(model.config, canvas=replace(model.config.canvas, empty_id=empty))
+    assert search.is_wanted(model.config, replace(INFILL, probe=probe)) == wanted
+
+
+TEXTS = st.lists(st.integers(5, 9), max_size=24)
+LYING = st.builds(
+    Lies,
+    sure=st.floats(2, 12),
+    unsure=st.floats(2, 12),
+    slope=st.floats(0, 0.2),
+    sure_of=st.frozensets(st.integers(0, 32), max_size=4),
+    jumbled=st.frozensets(st.integers(0, 32), max_size=4),
+    believes_noise=st.floats(0, 3),
+    blind_first=st.booleans(),
+)
+QUICK = replace(INFILL, max_steps=4, repairs=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXTS, TEXTS.filter(len), LYING)
+def test_what_is_clamped_stays_and_is_never_repeated(middle, suffix, lies):
+    """Texts of few words, full of repetitions, and a model that lies in all ways."""
+    model = ScriptedDenoiser(middle, suffix, lies)
+    for answer in searched(model, QUICK):
+        shared = lengths.overlap(answer.ids, suffix)
+        assert shared < INFILL.overlap
+    assert model.seen
+    for shown in model.seen:
+        assert shown[-len(suffix) :] == suffix
+
+
+@pytest.fixture
+def forwards_as_time(monkeypatch):
+    """Moments are numbers of forwards that one model has made."""
+
+    def watch(model: ScriptedDenoiser) -> ScriptedDenoiser:
+        clock = SimpleNamespace(monotonic=lambda: len(model.batches))
+        monkeypatch.setattr(infill, "time", clock)
+        return model
+
+    return watch
+
+
+def test_at_any_deadline_the_best_so_far_is_given_and_marked(forwards_as_time):
+    whole = forwards_as_time(scripted(13))
+    last = searched(whole)[0].forwards
+    for moment in range(1, last):
+        model = forwards_as_time(scripted(13))
+        best = searched(model, control=Control(deadline=moment))[0]
+        assert best.stop is StopReason.DEADLINE
+        assert len(model.batches) == best.forwards == moment
+        assert len(best.ids) <= LIMIT
+        assert len(best.log_probabilities) == len(best.ids)
+    model = forwards_as_time(scripted(13))
+    assert searched(model, control=Control(deadline=last + 1))[0].stop is StopReason.COMPLETE
+
+
+def test_a_deadline_that_has_passed_still_gives_one_forwards_answer(forwards_as_time):
+    model = forwards_as_time(scripted(13))
+    best = searched(model, control=Control(deadline=0))[0]
+    assert (best.stop, best.forwards) == (StopReason.DEADLINE, 1)
+
+
+def test_cancelled_before_any_forward_nothing_more_is_done():
+    last = searched(scripted(13))[0].forwards
+    for moment in range(last):
+        model = scripted(13)
+        control = Control(cancelled=lambda made=model.batches, at=moment: len(made) >= at)
+        with pytest.raises(Cancelled):
+            searched(model, control=control)
+        assert len(model.batches) == moment
