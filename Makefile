@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 
 .PHONY: demo test check format lint types settings bench train train-few-steps gpu-check vscode e2e-vscode \
-	e2e-nvim12 clean
+	e2e-nvim10 e2e-nvim12 clean
 
 demo: $(VENV)/.engine
 	$(BIN)/dg-lsp pull
@@ -59,9 +59,11 @@ train-few-steps: $(VENV)/.dev
 gpu-check: $(VENV)/.dev
 	scripts/gpu-check.sh $(BIN)/python
 
-# The Neovim plugin in Neovim 0.12, whose own ghost text it uses; a Debian with apt, and patchelf.
-e2e-nvim12: $(VENV)/.dev
-	DG_LSP_TEST_NVIM="$$(scripts/unpack-nvim12.sh build/nvim12)" $(BIN)/python -m pytest tests/test_neovim*.py
+# The Neovim plugin in Neovim 0.10, and in 0.12, whose own ghost text it uses; needs a Debian with apt.
+e2e-nvim10: SUITE = trixie
+e2e-nvim12: SUITE = forky
+e2e-nvim10 e2e-nvim12: $(VENV)/.dev
+	DG_LSP_TEST_NVIM="$$(scripts/unpack-nvim.sh $(SUITE) build/$@)" $(BIN)/python -m pytest tests/neovim
 
 # The VS Code extension: checked, and packaged as vscode-client/dist/dg-lsp.vsix. Needs Node.js 20 and npm.
 vscode: vscode-client/node_modules/.package-lock.json

@@ -2,6 +2,7 @@
 
 What it does is written in the request's prefix, so that every test says its own script:
     "slow N"     N steps of 20 ms, a draft at each; polls `cancelled` between them
+    "hold FILE"  the same, as long as the file is there
     "fail TEXT"  raises EngineError(TEXT)
     "bug"        raises ValueError quoting the prefix
     "die"        ends the process as a crash would
@@ -12,6 +13,7 @@ What it does is written in the request's prefix, so that every test says its own
 Each finished step is written to the file named by SCRIPTED_ENGINE_STEPS, where set.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -43,11 +45,11 @@ class ScriptedEngine:
             os._exit(9)
         steps = int(rest) if word == "slow" else 1
         begun, stop = time.monotonic(), StopReason.COMPLETE
-        for step in range(steps):
+        for step in itertools.count() if word == "hold" else range(steps):
             if cancelled():
                 self.log("cancelled")
                 raise Cancelled(f"cancelled before step {step}")
-            if word == "slow":
+            if word in ("slow", "hold"):
                 time.sleep(STEP_S)
             self.log(f"step {step}")
             if on_draft:
@@ -55,6 +57,8 @@ class ScriptedEngine:
             spent_ms = 1000 * (time.monotonic() - begun)
             if request.deadline_ms is not None and spent_ms >= request.deadline_ms:
                 stop = StopReason.DEADLINE
+                break
+            if word == "hold" and not Path(rest).exists():
                 break
         _, say, text = request.prefix.rpartition("# say ")
         said = text.partition("\n")[0].replace("\\n", "\n")

@@ -63,14 +63,14 @@ async def health():
 
 async def until_busy(wanted):
     """Waits until the engine works, or until it does not, and returns what it says then."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (state := await health())["busy"] != wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return state
 
 
 async def until_gone(pid):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while is_alive(pid):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 

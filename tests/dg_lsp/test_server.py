@@ -287,7 +287,7 @@ async def test_parameters_that_cannot_be_read_are_answered_and_the_server_lives_
     editor.client.protocol._request_futures["bad"] = future = asyncio.Future()
     editor.process.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
     with pytest.raises(JsonRpcException) as raised:
-        await asyncio.wait_for(future, 10)
+        await asyncio.wait_for(future, 30)
     assert raised.value.code == types.ErrorCodes.InvalidParams
     assert raised.value.message == f"cannot read the parameters of {method}"
     assert only(await editor.complete(0, 1))
@@ -406,14 +406,14 @@ async def test_the_end_of_input_ends_the_server(editor):
     editor.ask(0, 4)
     await editor.until(lambda: "infill src/a.py" in editor.events)
     editor.process.stdin.close()
-    assert await asyncio.wait_for(editor.process.wait(), 10) == 1
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 1
     assert editor.events[-2:] == ["stopped", "closed"]
 
 
 async def test_the_end_of_input_within_a_message_ends_the_server(editor, capfd):
     editor.process.stdin.write(b"Content-Length: 100\r\n\r\n{")
     editor.process.stdin.close()
-    assert await asyncio.wait_for(editor.process.wait(), 10) == 1
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 1
     await editor.client.stop()
     assert "Traceback" not in capfd.readouterr().err
 
@@ -426,7 +426,7 @@ async def test_the_death_of_the_editor_ends_the_server(start_editor):
     await editor.complete(0, 1)
     parent.kill()
     await parent.wait()
-    assert await asyncio.wait_for(editor.process.wait(), 15) == 1
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 1
     assert editor.events[-1] == "closed"
 
 
@@ -444,14 +444,14 @@ async def test_an_editor_that_stops_reading_ends_the_server(editor):
     editor.open("x")
     editor.process._transport.get_pipe_transport(1).close()
     editor.ask(0, 1)
-    assert await asyncio.wait_for(editor.process.wait(), 10) == 1
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 1
 
 
 async def test_an_interrupt_leaves_cleanly(editor, capfd):
     editor.open("x")
     await editor.complete(0, 1)
     editor.process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(editor.process.wait(), 10) == 130
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 130
     assert editor.events[-1] == "closed"
     assert "Traceback" not in capfd.readouterr().err
 

@@ -18,19 +18,32 @@ from engine.errors import EngineError
 from engine.worker import MAX_WAITING
 from tests.running import SCRIPTED, connect, published, running, until
 
-STEP_S = 0.02
-
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("engine") / "run") as engine:
+    """One for many tests, between which it may be idle for long."""
+    with running(tmp_path_factory.mktemp("engine") / "run", "--idle-exit", "3600") as engine:
         yield engine
+
+
+@pytest.fixture
+def hold(tmp_path, monkeypatch):
+    """As long as this file is there, the model "load-slow" loads and requests "hold FILE" run."""
+    file = tmp_path / "hold"
+    file.touch()
+    monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(file))
+    return file
 
 
 def run_to_end(*arguments, command=SCRIPTED, **options):
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=30, **options
+        [*command, *arguments], capture_output=True, text=True, timeout=60, **options
     )
+
+
+def loading(tmp_path, *arguments):
+    """An engine that loads, as long as there is a `hold`."""
+    return running(tmp_path / "run", *map(str, arguments), model="load-slow", ready=False)
 
 
 def post_in_thread(engine, prefix, **fields):
@@ -116,7 +129,7 @@ class TestOneProcess:
             assert len(path) < 100
             assert engine.infill("hi").status_code == 200
             engine.process.terminate()
-            engine.process.wait(10)
+            engine.process.wait(30)
         assert not Path(path).parent.exists()
 
     @pytest.mark.parametrize("ending", ["sigterm", "sigint", "request"])
@@ -126,7 +139,7 @@ class TestOneProcess:
                 assert engine.http.post("/v1/shutdown").status_code == 202
             else:
                 engine.process.send_signal(getattr(signal, ending.upper()))
-            assert engine.process.wait(10) == 0
+            assert engine.process.wait(30) == 0
             left = sorted(path.name for path in engine.directory.iterdir())
             assert left == ["engine.lock", "engine.log"]
 
@@ -135,13 +148,13 @@ class TestOneProcess:
             path = engine.directory / "engine.json"
             path.write_text('{"pid": 1}')
             engine.process.terminate()
-            engine.process.wait(10)
+            engine.process.wait(30)
             assert path.read_text() == '{"pid": 1}'
 
     def test_the_end_does_not_wait_for_a_load(self, tmp_path):
         with running(tmp_path / "run", model="load-slow", ready=False) as engine:
             engine.process.terminate()
-            assert engine.process.wait(10) == 0
+            assert engine.process.wait(30) == 0
             assert not (engine.directory / "engine.json").exists()
 
     def test_a_dead_engines_socket_is_taken_over(self, tmp_path):
@@ -176,10 +189,7 @@ class TestOneProcess:
 
 
 class TestLoading:
-    def test_health_answers_and_requests_are_refused_meanwhile(self, tmp_path, monkeypatch):
-        hold = tmp_path / "hold"
-        hold.touch()
-        monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(hold))
+    def test_health_answers_and_requests_are_refused_meanwhile(self, tmp_path, hold):
         with running(tmp_path / "run", model="load-slow", ready=False) as engine:
             until(lambda: health(engine)["progress"] > 0.2)
             state = health(engine)
@@ -196,17 +206,17 @@ class TestLoading:
     def test_a_failure_is_told_and_then_the_process_ends(self, tmp_path):
         message = "the weights are missing; run `dg-lsp pull load-fail`"
         with running(tmp_path / "run", model="load-fail", ready=False) as engine:
-            until(lambda: health(engine)["status"] == "failed")
-            assert health(engine)["message"] == message
-            refused = engine.infill("hi")
-            assert (refused.status_code, refused.json()["error"]) == (503, message)
-            assert engine.process.wait(10) == 1
+            until(lambda: engine.infill("hi").json()["error"] == message)
+            assert engine.infill("hi").status_code == 503
+            state = health(engine)
+            assert (state["status"], state["message"]) == ("failed", message)
+            assert engine.process.wait(30) == 1
             assert not (engine.directory / "engine.json").exists()
 
     def test_a_bug_is_told_too(self, tmp_path):
         with running(tmp_path / "run", model="load-bug", ready=False) as engine:
-            until(lambda: health(engine)["status"] == "failed")
-            assert health(engine)["message"] == "unexpected KeyError: 'secret'"
+            state = until(lambda: (s := health(engine))["status"] == "failed" and s)
+            assert state["message"] == "unexpected KeyError: 'secret'"
             assert "in load_" in engine.log()  # the traceback
 
     def test_a_missing_torch_is_named(self, tmp_path):
@@ -227,7 +237,7 @@ class TestLoading:
             )
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 class TestInfill:
@@ -241,22 +251,18 @@ class TestInfill:
         answer = engine.http.post("/v1/infill", content=rb'{"prefix": "\ud800"}').json()
         assert answer["text"] == "[\ud800|]"
 
-    def test_drafts_come_as_they_are_made(self, engine):
+    def test_a_stream_has_all_drafts_and_then_the_result(self, engine):
         stream = engine.http.stream(
             "POST",
             "/v1/infill",
             json={"prefix": "slow 20"},
             headers={"accept": "application/x-ndjson"},
         )
-        arrived = []
         with stream as response:
             assert response.headers["content-type"].startswith("application/x-ndjson")
-            for line in response.iter_lines():
-                arrived.append((time.monotonic(), json.loads(line)))
-        events = [event for _, event in arrived]
+            events = [json.loads(line) for line in response.iter_lines()]
         assert [event["draft"]["step"] for event in events[:-1]] == list(range(20))
         assert events[-1]["result"]["forwards"] == 20
-        assert arrived[-1][0] - arrived[0][0] > 10 * STEP_S
 
     def test_a_failed_stream_ends_with_the_error(self, engine):
         headers = {"accept": "application/x-ndjson"}
@@ -322,73 +328,74 @@ class TestInfill:
 
 
 class TestQueue:
-    def test_jobs_run_one_at_a_time_in_order_of_arrival(self, engine):
+    @pytest.fixture(autouse=True)
+    def _no_steps_yet(self, engine):
         engine.steps.unlink(missing_ok=True)
-        first, _ = post_in_thread(engine, "slow 10")
+
+    def test_jobs_run_one_at_a_time_in_order_of_arrival(self, engine, hold):
+        first, _ = post_in_thread(engine, f"hold {hold}")
         until(engine.steps_done)
         second, answers = post_in_thread(engine, "slow 3")
         until(lambda: health(engine)["queue"] == 1)
-        first.join()
-        second.join()
+        time.sleep(0.1)
+        hold.unlink()
+        first.join(30)
+        second.join(30)
         steps = [int(line.split()[1]) for line in engine.steps_done()]
-        assert steps == [*range(10), *range(3)]
-        assert answers[0]["timings_ms"]["queue"] > 4 * STEP_S * 1000
+        assert steps == [*range(len(steps) - 3), *range(3)]
+        assert answers[0]["timings_ms"]["queue"] > 100
 
-    def test_preparing_ends_within_one_step_when_there_is_a_request(self, engine):
-        engine.steps.unlink(missing_ok=True)
-        preparing, answers = post_in_thread(engine, "slow 500", prepare=True)
+    def test_preparing_gives_way_to_a_request(self, engine, hold):
+        preparing, answers = post_in_thread(engine, f"hold {hold}", prepare=True)
         until(engine.steps_done)
         assert engine.infill("hi").status_code == 200
-        preparing.join(10)
+        preparing.join(30)
         assert answers == [{"error": "preparing gave way to a request"}]
         assert engine.steps_done()[-2:] == ["cancelled", "step 0"]
 
-    def test_closing_the_connection_ends_the_running_job_within_one_step(self, engine):
-        engine.steps.unlink(missing_ok=True)
-        connection = open_request(engine, "slow 500")
-        until(lambda: len(engine.steps_done()) >= 3)
+    def test_closing_the_connection_ends_the_running_job(self, engine, hold):
+        connection = open_request(engine, f"hold {hold}")
+        until(engine.steps_done)
         connection.close()
-        done = len(engine.steps_done())
-        until(lambda: engine.steps_done()[-1] == "cancelled", seconds=2)
-        # One step may be under way when the connection closes, one more until the loop knows.
-        assert len(engine.steps_done()) - 1 <= done + 2
+        until(lambda: engine.steps_done()[-1] == "cancelled")
 
-    def test_closing_the_connection_of_a_stream_ends_its_job_too(self, engine):
-        engine.steps.unlink(missing_ok=True)
+    def test_drafts_come_as_they_are_made_and_closing_their_stream_ends_the_job(self, engine, hold):
         headers = {"accept": "application/x-ndjson"}
-        body = {"prefix": "slow 500"}
+        body = {"prefix": f"hold {hold}"}
         with (
             connect(published(engine.directory)) as http,
             http.stream("POST", "/v1/infill", json=body, headers=headers) as response,
         ):
-            next(response.iter_lines())
-        done = len(engine.steps_done())
-        until(lambda: engine.steps_done()[-1] == "cancelled", seconds=2)
-        assert len(engine.steps_done()) - 1 <= done + 2
+            assert json.loads(next(response.iter_lines()))["draft"]["step"] == 0
+        until(lambda: engine.steps_done()[-1] == "cancelled")
 
-    def test_closing_the_connection_removes_a_waiting_job(self, engine):
-        engine.steps.unlink(missing_ok=True)
-        running_job, _ = post_in_thread(engine, "slow 20")
+    def test_closing_the_connection_removes_a_waiting_job(self, engine, hold):
+        running_job, _ = post_in_thread(engine, f"hold {hold}")
         until(engine.steps_done)
         waiting = open_request(engine, "slow 400")
         until(lambda: health(engine)["queue"] == 1)
         waiting.close()
-        until(lambda: health(engine)["queue"] == 0, seconds=2)
-        running_job.join()
-        assert engine.steps_done() == [f"step {step}" for step in range(20)]
+        until(lambda: health(engine)["queue"] == 0)
+        hold.unlink()
+        running_job.join(30)
+        steps = engine.steps_done()
+        assert steps == [f"step {step}" for step in range(len(steps))]
 
-    def test_the_deadline_counts_the_time_in_the_queue(self, engine):
-        engine.steps.unlink(missing_ok=True)
-        first, _ = post_in_thread(engine, "slow 15")
+    def test_the_deadline_counts_the_time_in_the_queue(self, engine, hold):
+        first, _ = post_in_thread(engine, f"hold {hold}")
         until(engine.steps_done)
-        answer = engine.infill("slow 100", deadline_ms=100).json()
-        first.join()
+        second, answers = post_in_thread(engine, "slow 100", deadline_ms=100)
+        until(lambda: health(engine)["queue"] == 1)
+        time.sleep(0.1)
+        hold.unlink()
+        first.join(30)
+        second.join(30)
+        (answer,) = answers
         assert answer["timings_ms"]["queue"] > 100
         assert (answer["stop"], answer["forwards"]) == ("deadline", 1)
 
-    def test_too_many_waiting_jobs_are_429(self, engine):
-        engine.steps.unlink(missing_ok=True)
-        connections = [open_request(engine, "slow 500")]
+    def test_too_many_waiting_jobs_are_429(self, engine, hold):
+        connections = [open_request(engine, f"hold {hold}")]
         until(engine.steps_done)
         connections += [open_request(engine, "x") for _ in range(MAX_WAITING)]
         until(lambda: health(engine)["queue"] == MAX_WAITING)
@@ -399,28 +406,36 @@ class TestQueue:
         assert refused.json()["error"] == f"{MAX_WAITING} requests wait already; ask again later"
         until(lambda: not health(engine)["busy"])
 
-    def test_the_end_of_the_process_answers_all_jobs(self, tmp_path):
+    def test_the_end_of_the_process_answers_all_jobs(self, tmp_path, hold):
         with running(tmp_path / "run") as engine:
-            jobs = [post_in_thread(engine, "slow 500") for _ in range(2)]
+            jobs = [post_in_thread(engine, f"hold {hold}") for _ in range(2)]
             until(lambda: health(engine)["queue"] == 1)
             engine.process.terminate()
             for thread, answers in jobs:
-                thread.join(10)
+                thread.join(30)
                 assert "error" in answers[0]
-            assert engine.process.wait(10) == 0
+            assert engine.process.wait(30) == 0
 
 
 class TestIdle:
-    def test_without_a_lease_the_process_ends_when_idle(self, tmp_path):
-        with running(tmp_path / "run", "--idle-exit", "0.6") as engine:
-            begun = time.monotonic()
-            engine.infill("slow 30")
-            assert engine.process.wait(10) == 0
-            assert time.monotonic() - begun > 0.6 + 30 * STEP_S
+    """What must happen before the engine idles happens while it loads: that lasts as long as needed."""
+
+    IDLE_S = 0.5
+
+    def test_without_a_lease_the_process_ends_when_idle(self, tmp_path, hold):
+        with loading(tmp_path, "--idle-exit", self.IDLE_S) as engine:
+            with engine.http.stream("GET", "/v1/lease"):
+                until(lambda: health(engine)["leases"] == 1)
+                hold.unlink()
+                until(lambda: health(engine)["status"] == "ready")
+                assert engine.infill("slow 2").status_code == 200
+                left = time.monotonic()
+            assert engine.process.wait(30) == 0
+            assert time.monotonic() - left > self.IDLE_S
             assert "leaving" in engine.log()
 
-    def test_a_lease_keeps_it_until_the_process_that_holds_it_dies(self, tmp_path):
-        with running(tmp_path / "run", "--idle-exit", "0.5") as engine:
+    def test_a_lease_keeps_it_until_the_process_that_holds_it_dies(self, tmp_path, hold):
+        with loading(tmp_path, "--idle-exit", self.IDLE_S) as engine:
             script = (
                 "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
                 "s.sendall(b'GET /v1/lease HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); s.recv(99);"
@@ -433,24 +448,25 @@ class TestIdle:
             )
             holder.stdout.readline()
             assert health(engine)["leases"] == 1
-            time.sleep(1.2)
+            hold.unlink()
+            until(lambda: health(engine)["status"] == "ready")
+            time.sleep(2 * self.IDLE_S)
             assert engine.process.poll() is None
             holder.kill()
             holder.communicate()
-            assert engine.process.wait(10) == 0
+            assert engine.process.wait(30) == 0
 
-    def test_unload_ends_it_although_a_lease_is_open(self, tmp_path):
-        with running(tmp_path / "run", "--idle-unload", "0.5") as engine:
+    def test_unload_ends_it_although_a_lease_is_open(self, tmp_path, hold):
+        with loading(tmp_path, "--idle-unload", self.IDLE_S) as engine:
             with engine.http.stream("GET", "/v1/lease") as lease:
+                hold.unlink()
                 assert lease.read() == b"{}\n"  # ends with the process
-            assert engine.process.wait(10) == 0
+            assert engine.process.wait(30) == 0
 
     def test_loading_is_not_idling(self, tmp_path):
-        with running(
-            tmp_path / "run", "--idle-exit", "0.2", model="load-slow", ready=False
-        ) as engine:
-            until(lambda: health(engine)["status"] == "ready")
-            assert engine.process.wait(10) == 0
+        with loading(tmp_path, "--idle-exit", "0.2") as engine:  # it loads for 0.5 s
+            assert engine.process.wait(30) == 0
+            assert engine.log().index("ready after") < engine.log().index("leaving")
 
 
 class TestTcp:

@@ -63,6 +63,11 @@ local function capabilities()
   return offered
 end
 
+-- By itself Neovim 0.10 would take one that has just died.
+local function is_alive(client, wanted)
+  return client.name == NAME and client.root_dir == wanted.root_dir and not call(client, 'is_stopped')
+end
+
 --- Gives a loaded buffer its server, where completions belong into it.
 function M.attach(buf)
   if not vim.api.nvim_buf_is_loaded(buf) or not config.wants(buf) or M.of(buf) then
@@ -90,7 +95,7 @@ function M.attach(buf)
       end,
     },
     on_exit = on_exit,
-  }, { bufnr = buf })
+  }, { bufnr = buf, reuse_client = is_alive })
 end
 
 --- Starts the server anew, whatever it was doing.

@@ -22,9 +22,9 @@ function M.setup(options)
   vim.api.nvim_create_autocmd('ColorScheme', { group = group, callback = ghost.define_highlights })
   vim.api.nvim_create_autocmd({ 'BufEnter', 'FileType', 'InsertEnter' }, {
     group = group,
-    callback = function(event)
+    callback = vim.schedule_wrap(function(event) -- what kind of buffer it is may be said right after
       client.attach(event.buf)
-    end,
+    end),
   })
   for action, lhs in pairs(config.options.keys) do
     require('dg_lsp.keys').map(lhs, M[action], action)

@@ -4,11 +4,9 @@ import subprocess
 
 import pytest
 
-from tests.neovim import program, running
+from tests.neovim.driver import HELLO, SHOWN, program, running
 
-HELLO = "SAY hello world"
 NEOVIM_WAITS_MS = 200
-SHOWN = ("one", HELLO + "hello world", "three")
 
 
 def has_inline_completion():

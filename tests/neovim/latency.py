@@ -1,4 +1,4 @@
-"""What the plugin costs while one types into a file of 10,000 lines: `python -m tests.neovim_latency`.
+"""What the plugin costs while one types into a file of 10,000 lines: `python -m tests.neovim.latency`.
 
 Prints one JSON line: per key, from its input until Neovim answers again, screen drawn; in ms.
 """
@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.neovim import running
+from tests.neovim.driver import running
 
 LINES, KEYS, GAP_S = 10_000, 150, 0.06
 TEXT = "".join(f"value_{number} = compute({number}, other={number})\n" for number in range(LINES))

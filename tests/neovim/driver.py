@@ -11,10 +11,14 @@ import msgpack
 
 from tests.running import until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "nvim-client"
 SCRIPTED_SERVER = [sys.executable, "-m", "tests.dg_lsp.scripted_server"]
 REAL_SERVER = [sys.executable, "-m", "dg_lsp.cli", "serve"]
+
+HELLO = "SAY hello world"
+"""Typed into the middle of three lines, it has the scripted engine offer `hello world`."""
+SHOWN = ("one", HELLO + "hello world", "three")
 
 _SCREEN = """
 vim.cmd.redraw()
@@ -27,6 +31,23 @@ for row = 1, vim.o.lines - 2 do
   rows[row] = (table.concat(cells):gsub('%s+$', ''))
 end
 return rows
+"""
+
+# Notes what the plugin asks and tells, as it sends it.
+_LISTEN = """
+Asked, Told = 0, {}
+vim.api.nvim_create_autocmd('LspRequest', { callback = function(event)
+  local request = event.data.request
+  if request.type == 'pending' and request.method == 'textDocument/inlineCompletion' then
+    Asked = Asked + 1
+  end
+end })
+vim.api.nvim_create_autocmd('LspNotify', { callback = function(event)
+  local name = event.data.method:match('^dg/(.*)')
+  if name then
+    table.insert(Told, { name, event.data.params.acceptedLength })
+  end
+end })
 """
 
 # A timer ends after those of the same length that were started before it.
@@ -43,16 +64,6 @@ return vim.wait(60000, function()
   end
   return over
 end, 5)
-"""
-
-_COUNT = """
-Asked = 0
-vim.api.nvim_create_autocmd('LspRequest', { callback = function(event)
-  local request = event.data.request
-  if request.type == 'pending' and request.method == 'textDocument/inlineCompletion' then
-    Asked = Asked + 1
-  end
-end })
 """
 
 
@@ -115,9 +126,20 @@ class Neovim:
         return file.read_text().splitlines() if file.exists() else []
 
     @property
+    def statistics(self):
+        """The text of the server's file of figures."""
+        file = self.directory / "statistics"
+        return file.read_text() if file.exists() else ""
+
+    @property
     def asked(self):
         """How many completions the plugin has asked the server for in this test."""
         return self.lua("return Asked")
+
+    @property
+    def told(self):
+        """What the plugin has told of completions in this test, in order, with lengths where there are."""
+        return [" ".join(map(str, told)) for told in self.lua("return Told")]
 
     @property
     def lines(self):
@@ -171,8 +193,9 @@ class Neovim:
         """Forgets all files and events, as if nothing had happened; the server runs on."""
         self.type("<Esc><Esc>")
         self.command("silent! %bwipeout! | set virtualedit= foldmethod=manual")
-        (self.directory / "events").unlink(missing_ok=True)
-        self.lua("Asked = 0")
+        for noted in ("events", "statistics"):
+            (self.directory / noted).unlink(missing_ok=True)
+        self.lua("Asked, Told = 0, {}")
         self.files = directory
 
 
@@ -195,12 +218,10 @@ def running(directory, **environment):
         nvim = Neovim(process, directory)
         try:
             nvim.command(
-                f"set runtimepath^={PLUGIN} hidden columns=60 lines=14 shortmess+=I noruler"
+                f"set runtimepath^={PLUGIN} hidden columns=60 lines=14 shortmess+=I noruler nomore"
             )
             nvim.command("filetype on | runtime plugin/dg_lsp.lua")
-            nvim.lua(_COUNT)
+            nvim.lua(_LISTEN)
             yield nvim
         finally:
-            with contextlib.suppress(EOFError):
-                nvim.command("qall!")
-            process.kill()
+            process.kill()  # the server ends with its input
