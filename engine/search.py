@@ -2,12 +2,12 @@
 
 A few calls of the one loop, `infill.denoise`, each over several canvases on the same prefix; what to
 try next is decided in `engine.lengths`. Token ids in, token ids out: how a canvas of some length is
-laid out, and which answer is the best, the caller says. Knows nothing of text or requests.
+laid out is the caller's business. Knows nothing of text or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from engine import infill, lengths, steps
@@ -18,9 +18,6 @@ from engine.lengths import Tried
 from engine.model import Transformer
 from engine.request import StopReason
 from engine.steps import Canvas, Steps
-
-# Answers for one hole, their best first.
-Rank = Callable[[Sequence[Filled]], Sequence[Filled]]
 
 
 def score(filled: Filled, policy: InfillConfig) -> float:
@@ -43,16 +40,13 @@ def search(
     config: SamplerConfig,
     seed: int,
     control: Control,
-    *,
-    rank: Rank | None = None,
     steps: Steps = steps.plain,
-) -> Sequence[Filled]:
+) -> list[Filled]:
     """Fills a hole whose length is somewhere in `bounds`: all answers, the best first.
 
     `layout` gives the canvas with a hole of some length; all have the same clamped suffix, as far
-    as it fits. `rank` orders the answers, by default `score`. At the deadline they are those that are
-    there, the first marked with it; one forward is always made. The first counts all forwards. The
-    cache is left as it was.
+    as it fits. At the deadline the answers are those that are there, marked with it; one forward is
+    always made. Each counts the forwards of the whole search. The cache is left as it was.
     """
     config = replace(config, max_steps=policy.max_steps, confidence=policy.confidence)
     run = _Run(model, cache, layout, bounds, policy, config, seed, control, steps)
@@ -63,10 +57,8 @@ def search(
             break
         run.decode(wanted)
         wanted = run.repairs(repair)
-    answers = run.answers()
-    first, *others = rank(answers) if rank else answers
-    stop = StopReason.DEADLINE if run.late else first.stop
-    return [replace(first, forwards=run.forwards, stop=stop), *others]
+    late = StopReason.DEADLINE if run.late else None
+    return [replace(f, forwards=run.forwards, stop=late or f.stop) for f in run.answers()]
 
 
 @dataclass(slots=True)
