@@ -10,7 +10,7 @@ judgement by what is clamped behind the hole is ours (see `sampler.leave_one_out
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.config import InfillConfig
@@ -55,10 +55,26 @@ def scores(tried: Mapping[int, Tried], junction_weight: float) -> dict[int, floa
 
 
 def chosen(scored: Mapping[int, float], config: InfillConfig, bounds: range) -> tuple[int, ...]:
-    """The best lengths of a probe and the neighbours of the best, in ascending order."""
+    """The best lengths of a probe and the neighbours of the first, the most important ones first."""
     best = sorted(scored, key=lambda length: (-scored[length], length))[: config.kept]
-    near = {best[0] + sign * distance for distance in config.neighbours for sign in (-1, 1)}
-    return tuple(sorted({*best, *(n for n in near if n in bounds)}))
+    near = [best[0] + sign * distance for distance in config.neighbours for sign in (-1, 1)]
+    return tuple(dict.fromkeys([*best, *(n for n in near if n in bounds)]))
+
+
+def batches(lengths: Iterable[int], slots: int) -> list[list[int]]:
+    """`lengths` in their order, as many in a batch as have at most `slots` together.
+
+    Memory is planned for the distributions of one canvas; a longer hole stands alone.
+
+    >>> batches([48, 64, 32, 64], slots=128)
+    [[48, 64], [32, 64]]
+    """
+    found: list[list[int]] = []
+    for length in lengths:
+        if not found or sum(found[-1]) + length > slots:
+            found.append([])
+        found[-1].append(length)
+    return found
 
 
 def overlap(ids: Sequence[int], suffix: Sequence[int]) -> int:

@@ -2,12 +2,12 @@
 
 A few calls of the one loop, `infill.denoise`, each over several canvases on the same prefix; what to
 try next is decided in `engine.lengths`. Token ids in, token ids out: how a canvas of some length is
-laid out, and which answer is the best, the caller says. Knows nothing of text or requests.
+laid out is the caller's business. Knows nothing of text or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from engine import infill, lengths, steps
@@ -18,9 +18,6 @@ from engine.lengths import Tried
 from engine.model import Transformer
 from engine.request import StopReason
 from engine.steps import Canvas, Steps
-
-# Answers for one hole, their best first.
-Rank = Callable[[Sequence[Filled]], Sequence[Filled]]
 
 
 def score(filled: Filled, policy: InfillConfig) -> float:
@@ -43,16 +40,13 @@ def search(
     config: SamplerConfig,
     seed: int,
     control: Control,
-    *,
-    rank: Rank | None = None,
     steps: Steps = steps.plain,
-) -> Sequence[Filled]:
+) -> list[Filled]:
     """Fills a hole whose length is somewhere in `bounds`: all answers, the best first.
 
     `layout` gives the canvas with a hole of some length; all have the same clamped suffix, as far
-    as it fits. `rank` orders the answers, by default `score`. At the deadline they are those that are
-    there, the first marked with it; one forward is always made. The first counts all forwards. The
-    cache is left as it was.
+    as it fits. At the deadline the answers are those that are there, marked with it; one forward is
+    always made. Each counts the forwards of the whole search. The cache is left as it was.
     """
     config = replace(config, max_steps=policy.max_steps, confidence=policy.confidence)
     run = _Run(model, cache, layout, bounds, policy, config, seed, control, steps)
@@ -63,10 +57,8 @@ def search(
             break
         run.decode(wanted)
         wanted = run.repairs(repair)
-    answers = run.answers()
-    first, *others = rank(answers) if rank else answers
-    stop = StopReason.DEADLINE if run.late else first.stop
-    return [replace(first, forwards=run.forwards, stop=stop), *others]
+    late = StopReason.DEADLINE if run.late else None
+    return [replace(f, forwards=run.forwards, stop=late or f.stop) for f in run.answers()]
 
 
 @dataclass(slots=True)
@@ -86,13 +78,19 @@ class _Run:
     found: dict[int, Filled] = field(default_factory=dict)
     forwards: int = 0
     late: bool = False
+    suffix: tuple[int, ...] = field(init=False)
+    judged: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.suffix = self.layout(self.bounds[0]).clamped
+        # Of the longest hole's canvas: shorter ones may have padding behind the same suffix.
+        self.judged = min(self.policy.judged, len(self.layout(self.bounds[-1]).clamped))
 
     def probe(self) -> None:
         """A few steps over each of the lengths to be tried, without drafts."""
         tried = [n for n in self.policy.lengths if n in self.bounds] or [self.bounds[-1]]
-        self.probed = self._denoise(
-            dict.fromkeys(tried, ()), replace(self.control, on_draft=None), self.policy.probe_steps
-        )
+        quiet = replace(self.control, on_draft=None)
+        self._denoise(dict.fromkeys(tried, ()), self.probed, quiet, self.policy.probe_steps)
 
     def likely(self) -> dict[int, tuple[int, ...]]:
         """The lengths to decode after the probe, without a guess."""
@@ -107,11 +105,7 @@ class _Run:
 
     def decode(self, guesses: Mapping[int, tuple[int, ...]]) -> None:
         """Denoises a hole of each of these lengths, which shows a guess first, to its end."""
-        done = self.forwards
-        control = self.control
-        if on_draft := control.on_draft:
-            control = replace(control, on_draft=lambda ids, step: on_draft(ids, done + step))
-        self.found |= self._denoise(guesses, control, None, self._trailing)
+        self._denoise(guesses, self.found, self.control)
 
     def _trailing(self, found: Mapping[int, Filled]) -> Iterable[int]:
         """Those of the canvases under way that are too far behind the best."""
@@ -136,7 +130,7 @@ class _Run:
         for one in asked:
             tried = self.found.keys() | wanted.keys()
             length = lengths.repaired(
-                one.ids, self._suffix, one.junction, tried, self.bounds, self.policy, repair
+                one.ids, self.suffix, one.junction, tried, self.bounds, self.policy, repair
             )
             if length is not None:
                 wanted[length] = one.ids[:length]
@@ -146,7 +140,7 @@ class _Run:
         """What was found, each text once and without a repetition of the suffix; best first."""
         cut: dict[tuple[int, ...], Filled] = {}
         for one in (self.found or self.probed).values():
-            length = lengths.trimmed(one.ids, self._suffix, self.policy)
+            length = lengths.trimmed(one.ids, self.suffix, self.policy)
             if length < len(one.ids):
                 kept = one.log_probabilities[:length]
                 one = replace(one, ids=one.ids[:length], log_probabilities=kept)
@@ -154,41 +148,42 @@ class _Run:
                 cut[one.ids] = one
         return sorted(cut.values(), key=lambda one: -score(one, self.policy))
 
-    @property
-    def _suffix(self) -> tuple[int, ...]:
-        return self.layout(0).clamped
-
     def _denoise(
         self,
         guesses: Mapping[int, tuple[int, ...]],
+        found: dict[int, Filled],
         control: Control,
-        most: int | None,
-        trailing: infill.Trailing = lambda found: (),
-    ) -> dict[int, Filled]:
-        canvases = [self._canvas(length, guess) for length, guess in guesses.items()]
-        noise = infill.noise_for(self.model, self.config, self.seed, max(guesses))
-        found = infill.denoise(
-            self.model,
-            self.cache,
-            canvases,
-            self.config,
-            noise,
-            control,
-            steps=self.steps,
-            most=most,
-            trailing=trailing,
-        )
-        self.forwards += max(one.forwards for one in found)
-        self.late = self.late or any(one.stop is StopReason.DEADLINE for one in found)
-        config = self.model.config
-        answers = (infill.without_empty(one, config) for one in found)
-        return dict(zip(guesses, answers, strict=True))
+        most: int | None = None,
+    ) -> None:
+        """Adds to `found`, in as few batches as have no more slots than one whole canvas."""
+        for batch in lengths.batches(guesses, self.model.config.canvas_length):
+            if found and self.is_late():
+                return
+            canvases = [self._canvas(length, guesses[length]) for length in batch]
+            filled = infill.denoise(
+                self.model,
+                self.cache,
+                canvases,
+                self.config,
+                infill.noise_for(self.model, self.config, self.seed, max(batch)),
+                self._numbered(control),
+                steps=self.steps,
+                most=most,
+                trailing=(lambda found: ()) if most else self._trailing,
+            )
+            self.forwards += max(one.forwards for one in filled)
+            self.late = self.late or any(one.stop is StopReason.DEADLINE for one in filled)
+            answers = (infill.without_empty(one, self.model.config) for one in filled)
+            found |= zip(batch, answers, strict=True)
+
+    def _numbered(self, control: Control) -> Control:
+        """`control` for the next batch: its drafts are numbered on."""
+        done, on_draft = self.forwards, control.on_draft
+        if on_draft is None:
+            return control
+        return replace(control, on_draft=lambda ids, step: on_draft(ids, done + step))
 
     def _canvas(self, length: int, guess: tuple[int, ...]) -> Canvas:
         canvas = self.layout(length)
-        # Of the longest hole's canvas: shorter ones may have padding behind the same suffix.
-        suffix = len(self.layout(self.bounds[-1]).clamped)
-        canvas = replace(
-            canvas, judged=min(self.policy.judged, suffix), guess=guess or canvas.guess[:length]
-        )
+        canvas = replace(canvas, judged=self.judged, guess=guess or canvas.guess[:length])
         return infill.ready(self.model, self.cache, canvas)

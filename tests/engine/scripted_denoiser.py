@@ -21,7 +21,7 @@ VOCAB = 100
 OTHER = 99  # what it writes where the text has ended
 
 
-def config(length: int = 128) -> ModelConfig:
+def config(length: int = 256) -> ModelConfig:
     return replace(make_config(), canvas=CanvasConfig(length=length))
 
 

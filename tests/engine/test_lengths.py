@@ -1,5 +1,6 @@
 """Which lengths are tried: pure decisions on figures."""
 
+import itertools
 import math
 
 import pytest
@@ -51,14 +52,24 @@ def test_an_empty_hole_stands_on_the_trend_and_is_told_by_its_junction():
 @pytest.mark.parametrize(
     ("scored", "chosen"),
     [
-        ({1: -3.0, 4: -1.0, 8: -0.1, 16: -2.0, 32: -4.0}, (4, 6, 7, 8, 9, 10, 16)),
+        ({1: -3.0, 4: -1.0, 8: -0.1, 16: -2.0, 32: -4.0}, (8, 4, 16, 7, 9, 6, 10)),
         ({0: 0.0, 1: -1.0, 2: -2.0, 4: -3.0}, (0, 1, 2)),
-        ({32: -1.0, 64: 0.0}, (32, 62, 63, 64)),
-        ({8: 0.0}, (6, 7, 8, 9, 10)),
+        ({32: -1.0, 64: 0.0}, (64, 32, 63, 62)),
+        ({8: 0.0}, (8, 7, 9, 6, 10)),
     ],
 )
 def test_the_best_and_the_neighbours_of_the_first_are_denoised(scored, chosen):
     assert lengths.chosen(scored, CONFIG, BOUNDS) == chosen
+
+
+@given(st.lists(st.integers(0, 64)), st.integers(1, 256))
+def test_batches_keep_the_order_and_hold_no_more_slots_than_there_is_memory_for(tried, slots):
+    batches = lengths.batches(tried, slots)
+    assert [length for batch in batches for length in batch] == tried
+    assert all(batch for batch in batches)
+    assert all(sum(batch) <= slots or len(batch) == 1 for batch in batches)
+    pairs = itertools.pairwise(batches)
+    assert all(sum(batch) + later[0] > slots for batch, later in pairs), "some were not filled"
 
 
 @pytest.mark.parametrize(
