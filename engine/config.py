@@ -250,7 +250,8 @@ class InfillConfig:
     up. The first `judged` tokens behind the hole (0: none) count `junction_weight` times as much as
     the hole's own. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
     the suffix, and made `lengthen` longer, twice as much each time, where the suffix has less than
-    -`surprise`; both `repairs` times at most. `max_steps` and `confidence` stand for the sampler's.
+    -`surprise`; both `repairs` times at most. `max_steps`, `confidence`
+    and `leave_one_out` stand for the sampler's.
     """
 
     probe: bool | None = None
@@ -267,6 +268,7 @@ class InfillConfig:
     repairs: int = 5
     max_steps: int = 16
     confidence: float = 0.02
+    leave_one_out: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "probe_steps", "kept", "max_steps", "confidence")

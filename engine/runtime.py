@@ -51,7 +51,7 @@ from engine.tokenizer import Tokenizer
 Progress = Callable[[float, str], None]
 
 _LONG = 256  # tokens encoded for one request, from which on its memory is given back
-FIXED_HOLE = 32  # tokens, where the caller does not know the length of the hole
+FIXED_HOLE = 32  # tokens, where nobody knows the length of the hole or searches for it
 LONG_HOLE = 64  # the same for several lines, where a slot that stays empty costs nothing
 
 

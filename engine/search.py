@@ -48,7 +48,12 @@ def search(
     as it fits. At the deadline the answers are those that are there, marked with it; one forward is
     always made. Each counts the forwards of the whole search. The cache is left as it was.
     """
-    config = replace(config, max_steps=policy.max_steps, confidence=policy.confidence)
+    config = replace(
+        config,
+        max_steps=policy.max_steps,
+        confidence=policy.confidence,
+        leave_one_out=policy.leave_one_out,
+    )
     run = _Run(model, cache, layout, bounds, policy, config, seed, control, steps)
     run.probe()
     wanted = run.likely()

@@ -19,7 +19,6 @@ from tests.engine.scripted_denoiser import Lies, ScriptedDenoiser
 from tests.engine.scripted_denoiser import config as scripted_config
 
 INFILL = InfillConfig()
-SAMPLER = SamplerConfig(max_steps=INFILL.max_steps, confidence=INFILL.confidence)
 LIMIT = 64
 END, PAD = 1, 0
 
@@ -39,24 +38,17 @@ def empty_cache() -> PrefixCache:
 
 
 def searched(
-    model: ScriptedDenoiser,
-    config: InfillConfig = INFILL,
-    control: Control | None = None,
-    **options,
+    model: ScriptedDenoiser, config: InfillConfig = INFILL, control: Control | None = None
 ) -> list[Filled]:
-    sampler = replace(SAMPLER, leave_one_out=options.pop("leave_one_out", False))
-    return list(
-        search.search(
-            model,
-            empty_cache(),
-            model.layout,
-            range(LIMIT + 1),
-            config,
-            sampler,
-            seed=1,
-            control=control or Control(),
-            **options,
-        )
+    return search.search(
+        model,
+        empty_cache(),
+        model.layout,
+        range(LIMIT + 1),
+        config,
+        SamplerConfig(),
+        seed=1,
+        control=control or Control(),
     )
 
 
@@ -104,8 +96,8 @@ def test_a_first_forward_that_tells_nothing_is_not_relied_on():
 @pytest.mark.parametrize("corrected", [False, True])
 def test_noise_survives_unless_it_is_judged_without_its_own_evidence(corrected):
     model = scripted(8, believes_noise=3.0)
-    fixed = replace(INFILL, lengths=(8,), neighbours=(), repairs=0)
-    best = searched(model, fixed, leave_one_out=corrected)[0]
+    fixed = replace(INFILL, lengths=(8,), neighbours=(), repairs=0, leave_one_out=corrected)
+    best = searched(model, fixed)[0]
     assert (best.ids == tuple(model.middle)) == corrected
 
 
