@@ -83,6 +83,7 @@ def main() -> None:
         print(name)
         for key, value in summary.items():
             print(f"  {key}: {value}")
+    print(f"aims, p50 and p95: {TARGETS_MS}")
     engine = options.model if options.real else "scripted"
     print(json.dumps({"bench": "replay", "engine": engine, **summaries}))
 
