@@ -1,9 +1,9 @@
-"""What the language server itself costs: its start, its memory and a keystroke's round trip.
+"""What the language server itself costs: its start, a keystroke, and memory with many open files.
 
-    python -m bench.server [--keystrokes N]
+    dg-lsp bench server [--keystrokes N]
 
 The engine is replaced by one that answers at once, so these figures are all the server's own.
-Ends with one JSON line.
+What is open is Python's own standard library. Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import os
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import psutil
 
 URI = "file:///bench/a.py"
 _GAP_S = 0.05  # in which the server may ask ahead
+_REST_S = 1.5  # without computing; what is done in a pause begins after one second
 LINE = "    some_value = function(argument_one, two)\n"
 # The engine's start is left out; its answer is the shortest that is shown.
 SERVER = """
@@ -83,6 +86,7 @@ def main() -> None:
     figures: dict[str, Any] = {"start_ms": round(statistics.median(start() for _ in range(5)))}
     for lines in (1_000, 10_000, 22_000):  # the last has a million characters
         figures[f"lines_{lines}"] = keystrokes(lines, options.keystrokes)
+    figures["open_files"] = memory((0, 100, 300, 1_000))
     for name, value in figures.items():
         print(name, value)
     print(json.dumps({"bench": "server", **figures}))
@@ -98,13 +102,16 @@ def start() -> float:
 
 
 def keystrokes(lines: int, count: int) -> dict[str, float]:
-    """Round trips of didChange and inlineCompletion in a file of so many lines, and memory."""
+    """Round trips of didChange and inlineCompletion in a file of so many lines.
+
+    Beside them the processor time of all the server's threads for one keystroke, on the average.
+    """
     connection = opened()
-    rss_empty = psutil.Process(connection.process.pid).memory_info().rss
     document = {"uri": URI, "languageId": "python", "version": 0, "text": LINE * lines}
     connection.notify("textDocument/didOpen", {"textDocument": document})
     line = lines // 2
     took = []
+    cpu_s = rest(connection)
     for typed in range(count):
         time.sleep(_GAP_S)
         place = {"line": line, "character": len(LINE) - 1 + typed}
@@ -122,15 +129,44 @@ def keystrokes(lines: int, count: int) -> dict[str, float]:
         answer = connection.request("textDocument/inlineCompletion", asked)
         took.append(1000 * (time.perf_counter() - begun))
         assert answer["items"], "every keystroke is answered"
-    rss = psutil.Process(connection.process.pid).memory_info().rss
+    cpu_s = rest(connection) - cpu_s
     leave(connection)
     took.sort()
     return {
         "p50_ms": round(took[len(took) // 2], 2),
         "p95_ms": round(took[int(0.95 * len(took))], 2),
-        "rss_empty_mb": round(rss_empty / 1e6, 1),
-        "rss_mb": round(rss / 1e6, 1),
+        "cpu_ms": round(1000 * cpu_s / count, 2),
     }
+
+
+def memory(counts: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Resident memory, and the size of the texts, in MB with so many files open, each of 64 kB at most."""
+    library = Path(sysconfig.get_path("stdlib"))
+    sources = [path for path in sorted(library.rglob("*.py")) if path.stat().st_size <= 64_000]
+    connection = opened()
+    process = psutil.Process(connection.process.pid)
+    figures, size = {}, 0
+    for number in range(max(counts) + 1):
+        if number in counts:
+            rest(connection)
+            rss = process.memory_info().rss
+            figures[number] = {"text_mb": round(size / 1e6, 1), "rss_mb": round(rss / 1e6, 1)}
+        text = sources[number].read_text(encoding="utf-8", errors="replace")
+        size += len(text)
+        document = {"uri": sources[number].as_uri(), "languageId": "python", "version": 0}
+        connection.notify("textDocument/didOpen", {"textDocument": {**document, "text": text}})
+    leave(connection)
+    return figures
+
+
+def rest(connection: Connection) -> float:
+    """Waits until the server has nothing to do; returns the seconds that it has computed so far."""
+    process = psutil.Process(connection.process.pid)
+    spent = -1.0
+    while (now := sum(process.cpu_times()[:2])) > spent:
+        spent = now
+        time.sleep(_REST_S)
+    return spent
 
 
 def opened() -> Connection:

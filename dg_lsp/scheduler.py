@@ -37,7 +37,10 @@ class _Work:
     task: asyncio.Task[None]
 
     def may_answer(self, place: Snapshot) -> bool:
-        """Whether what was typed since could be how the answer begins."""
+        """Whether what was typed since could be how the answer begins.
+
+        Drafts are not looked at: on a canvas each may yet change.
+        """
         typed = typed_since(self.place, place)
         return typed is not None and not (self.place.mid_line and "\n" in typed)
 

@@ -36,6 +36,11 @@ class Connection(LanguageServer):
         self._loading: asyncio.Queue[Status] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def take_over(self, method: str, handler: Callable[..., None]) -> None:
+        """Handles in pygls' stead what it would keep a copy of the documents for."""
+        del self.protocol.fm.builtin_features[method]
+        self.feature(method)(handler)
+
     def place(self, uri: str) -> tuple[str, str]:
         """The document's path below its workspace folder, and that folder's URI, if it is in one.
 

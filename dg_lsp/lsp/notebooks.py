@@ -17,14 +17,9 @@ SYNC = types.NotebookDocumentSyncOptions(
 
 def register(ls: Connection) -> None:
     """Takes over notebooks from pygls, which would keep a second copy of their texts."""
-    handlers = (
-        (types.NOTEBOOK_DOCUMENT_DID_OPEN, _did_open),
-        (types.NOTEBOOK_DOCUMENT_DID_CHANGE, _did_change),
-        (types.NOTEBOOK_DOCUMENT_DID_CLOSE, _did_close),
-    )
-    for method, handler in handlers:
-        del ls.protocol.fm.builtin_features[method]
-        ls.feature(method)(handler)
+    ls.take_over(types.NOTEBOOK_DOCUMENT_DID_OPEN, _did_open)
+    ls.take_over(types.NOTEBOOK_DOCUMENT_DID_CHANGE, _did_change)
+    ls.take_over(types.NOTEBOOK_DOCUMENT_DID_CLOSE, _did_close)
 
 
 def _did_open(ls: Connection, params: types.DidOpenNotebookDocumentParams) -> None:

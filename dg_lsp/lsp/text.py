@@ -10,14 +10,9 @@ from dg_lsp.lsp.connection import Connection
 
 def register(ls: Connection) -> None:
     """Takes over the text from pygls, which would keep a copy, split at the wrong characters."""
-    handlers = (
-        (types.TEXT_DOCUMENT_DID_OPEN, _did_open),
-        (types.TEXT_DOCUMENT_DID_CHANGE, _did_change),
-        (types.TEXT_DOCUMENT_DID_CLOSE, _did_close),
-    )
-    for method, handler in handlers:
-        del ls.protocol.fm.builtin_features[method]
-        ls.feature(method)(handler)
+    ls.take_over(types.TEXT_DOCUMENT_DID_OPEN, _did_open)
+    ls.take_over(types.TEXT_DOCUMENT_DID_CHANGE, _did_change)
+    ls.take_over(types.TEXT_DOCUMENT_DID_CLOSE, _did_close)
     ls.feature(types.TEXT_DOCUMENT_DID_SAVE, types.SaveOptions())(_did_save)
 
 

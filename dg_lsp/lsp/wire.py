@@ -10,7 +10,7 @@ from pygls.protocol import LanguageServerProtocol
 
 
 class Wire(LanguageServerProtocol):
-    """pygls' protocol, made to answer every request and to keep tracebacks to itself."""
+    """Exactly one reply to each request, whatever is wrong with it."""
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """Answers a request whose parameters cannot be read; pygls would drop it."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.replay import TARGETS_MS, replay_scripted, together
+from bench.replay import TARGETS_MS, replay_scripted
+from bench.screen import together
 from bench.typist import RECORDINGS, Recording, record
 
 PATHS = sorted(RECORDINGS.glob("*.json"))

@@ -101,9 +101,10 @@ NONSENSE = "".join(random.Random(1).choices("(){}[]<>;:,.'\"`=+-*/ \nabif", k=64
 
 
 def test_parsing_what_is_no_code_is_broken_off(monkeypatch):
-    """By a clock that ticks when looked at: the library looks at it once in some hundred bytes."""
+    """By clocks that tick when looked at: the library looks at one once in some hundred bytes."""
     ticks = itertools.count()
-    monkeypatch.setattr(grammars, "thread_time", lambda: next(ticks) / 1000)
+    for clock in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(grammars, clock, lambda: next(ticks) / 1000)
     slow = [name for name in SOURCES if grammars.parse(NONSENSE, name) is None]
     assert {"python", "typescriptreact", "cpp", "ruby", "markdown"} <= set(slow)
     assert next(ticks) < 60 * len(SOURCES)
@@ -111,10 +112,17 @@ def test_parsing_what_is_no_code_is_broken_off(monkeypatch):
 
 def test_a_parse_that_was_broken_off_leaves_nothing_behind(monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(grammars, "thread_time", itertools.count().__next__)
+        for clock in ("perf_counter", "thread_time"):
+            patched.setattr(grammars, clock, itertools.count().__next__)
         assert grammars.parse(NONSENSE, "python") is None
     tree = grammars.parse(SOURCES["python"].encode(), "python")
     assert tree is not None and not tree.root_node.has_error
+
+
+def test_what_other_threads_take_of_the_time_does_not_count(monkeypatch):
+    monkeypatch.setattr(grammars, "perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(grammars, "thread_time", lambda: 0.0)
+    assert grammars.parse(NONSENSE[:2000], "python") is not None
 
 
 def test_what_may_take_long_is_parsed_to_the_end():

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.clock import AtOnce, run
-from bench.replay import Replay, Scripted, Watched
+from bench.screen import Replay
+from bench.scripted import Scripted, Watched
 from bench.typist import RECORDINGS, Recording
 from dg_lsp.client import EngineUnavailable
 from dg_lsp.document import Edit, Position

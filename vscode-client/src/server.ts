@@ -154,7 +154,8 @@ export class Server implements vscode.Disposable {
     return {
       provideInlineCompletionItems: (document, position, context, token, next) => {
         const unasked = context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic;
-        if (unasked && read("yieldToOthers") === true && activeRivals().length > 0) {
+        const selected = vscode.window.activeTextEditor?.selection.isEmpty === false; // as in a snippet
+        if (unasked && (selected || (read("yieldToOthers") === true && activeRivals().length > 0))) {
           return undefined;
         }
         return this.item.timed(async () => next(document, position, context, token));
