@@ -5,12 +5,6 @@ local function execute(command, arguments, done)
   require('dg_lsp.client').execute(vim.api.nvim_get_current_buf(), command, arguments, done)
 end
 
-local function call(name)
-  return function(argument)
-    require('dg_lsp')[name](argument)
-  end
-end
-
 local function say_status()
   local status = require('dg_lsp.client').status
   local wanted, why = require('dg_lsp.config').wants(vim.api.nvim_get_current_buf())
@@ -24,14 +18,6 @@ local function model(name)
 end
 
 local actions = {
-  accept = call('accept'),
-  accept_word = call('accept_word'),
-  accept_line = call('accept_line'),
-  next = call('next'),
-  prev = call('prev'),
-  dismiss = call('dismiss'),
-  trigger = call('trigger'),
-  toggle = call('toggle'),
   status = say_status,
   restart = function()
     require('dg_lsp.client').restart()
@@ -49,6 +35,12 @@ local actions = {
     end)
   end,
 }
+
+for _, name in ipairs({ 'accept', 'accept_word', 'accept_line', 'next', 'prev', 'dismiss', 'trigger', 'toggle' }) do
+  actions[name] = function(argument)
+    require('dg_lsp')[name](argument)
+  end
+end
 
 local arguments = { toggle = { 'buffer', 'language', 'workspace', 'global' } }
 

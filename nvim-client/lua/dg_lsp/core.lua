@@ -14,17 +14,22 @@ local METHOD = 'textDocument/inlineCompletion'
 local asked = {} ---@type table<integer, dg_lsp.Place> by request, until it is answered
 local answered ---@type dg_lsp.Place? where the item on the screen was asked for
 
---- Neovim's state of a buffer. It has no public way to ask by hand, to hide, or to say what is shown.
-local function completor()
+--- Neovim's states of all buffers; nil where its insides are others. It has no public way to ask by
+--- hand, to hide, or to say what is shown.
+local function states()
   local found, capability = pcall(require, 'vim.lsp._capability')
-  local all = found and capability.all and capability.all.inline_completion
-  return all and all.active[vim.api.nvim_get_current_buf()]
+  local ours = found and capability.all and capability.all.inline_completion
+  return ours and ours.active or nil
+end
+
+--- The current buffer's.
+local function completor()
+  return (states() or {})[vim.api.nvim_get_current_buf()]
 end
 
 --- Whether this Neovim's insides are as expected, so that trigger and dismiss work.
 function M.is_known()
-  local found, capability = pcall(require, 'vim.lsp._capability')
-  return found and capability.all ~= nil and capability.all.inline_completion ~= nil
+  return states() ~= nil
 end
 
 --- Listens to questions and answers; `group` is an augroup.
