@@ -142,9 +142,13 @@ class _Run:
         return wanted
 
     def answers(self) -> list[Filled]:
-        """What was found, each text once and without a repetition of the suffix; best first."""
+        """What was found, each text once and without a repetition of the suffix; best first.
+
+        Where time was short, a canvas of the probe may be further on than one of those after it.
+        """
+        found = [*self.found.values(), *(self.probed.values() if self.late else ())]
         cut: dict[tuple[int, ...], Filled] = {}
-        for one in (self.found or self.probed).values():
+        for one in found:
             length = lengths.trimmed(one.ids, self.suffix, self.policy)
             if length < len(one.ids):
                 kept = one.log_probabilities[:length]

@@ -206,6 +206,14 @@ def test_a_deadline_that_has_passed_still_gives_one_forwards_answer(forwards_as_
     assert (best.stop, best.forwards) == (StopReason.DEADLINE, 1)
 
 
+def test_a_canvas_that_was_only_begun_does_not_replace_a_better_one_of_the_probe(forwards_as_time):
+    model = forwards_as_time(scripted(8, blind_first=True, sure=12.0))
+    blind = replace(INFILL, judged=0, lengths=(2, 4, 8, 16))
+    after = blind.probe_steps + 1
+    assert searched(model, blind, Control(deadline=after))[0].ids == tuple(model.middle)
+    assert len(model.batches) == after
+
+
 def test_cancelled_before_any_forward_nothing_more_is_done():
     last = searched(scripted(13))[0].forwards
     for moment in range(last):
