@@ -6,6 +6,7 @@ the suffix's own words where the hole is too long; it is the less sure the more 
 and surprised at the suffix there.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -40,8 +41,9 @@ class Lies:
 
 @dataclass
 class ScriptedDenoiser:
-    """`middle` is the text of the hole, `suffix` all that is clamped behind it, `seen` are the canvases it was shown, and
-    `batches` the rows of each forward.
+    """Knows the text of the hole, `middle`, and all that is clamped behind it, `suffix`.
+
+    `seen` are the canvases it was shown, `batches` the rows of each forward.
     """
 
     middle: Sequence[int]
@@ -53,6 +55,7 @@ class ScriptedDenoiser:
     embed_tokens: object = field(default_factory=lambda: SimpleNamespace(weight=torch.zeros(1)))
 
     def layout(self, hole: int) -> Canvas:
+        """The canvas with a hole of this length, and of the suffix what there is room for."""
         room = self.config.canvas_length - hole
         return Canvas(hole=hole, clamped=tuple(self.suffix[:room]))
 
@@ -71,33 +74,33 @@ class ScriptedDenoiser:
         return torch.cat([self._one(part, first) for part in torch.split(ids[0], sizes)])[None]
 
     def _one(self, ids: Tensor, first: bool) -> Tensor:
+        """Logits [C, V] of one canvas [C]."""
         shown = ids.tolist()
         self.seen.append(shown)
-        hole = max(0, len(shown) - len(self.suffix))
-        hole = next(n for n in range(hole, len(shown) + 1) if self._fits(shown, n))
-        right, lies = hole == len(self.middle), self.lies
-        text = [*self.middle, *self.suffix, *[OTHER] * len(shown)][:hole]
-        if hole in lies.jumbled:
-            text = text[::-1]
-        sure = lies.unsure - lies.slope * abs(hole - len(self.middle))
-        if first and lies.blind_first:
-            sure = lies.unsure + 2 * (hole == min(len(self.middle) // 2, hole))
-        elif right:
-            sure = lies.sure
-        elif hole in lies.sure_of:
-            sure = lies.sure + 3
+        hole = len(shown) - len(self.suffix)
+        text = self._text(hole)
         logits = torch.zeros(len(shown), VOCAB)
-        logits[torch.arange(hole), torch.tensor(text, dtype=torch.long)] = sure
+        logits[torch.arange(hole), torch.tensor(text, dtype=torch.long)] = self._sure(hole, first)
+        # What a shown token says for itself, were the model to know which ones are noise.
         noisy = max(1, sum(a != b for a, b in zip(text, shown, strict=False)))
         clean = 1 - noisy / max(2, len(shown))
-        evidence = torch.log1p(torch.tensor(VOCAB * clean / (1 - clean)))
-        if lies.believes_noise:
-            at = torch.arange(hole), ids[:hole]
-            logits[at] += evidence + lies.believes_noise
-        behind = torch.arange(hole, len(shown))
-        logits[behind, ids[hole:]] += evidence + (9.0 if right else 0.0)
+        evidence = math.log1p(VOCAB * clean / (1 - clean))
+        if self.lies.believes_noise:
+            logits[torch.arange(hole), ids[:hole]] += evidence + self.lies.believes_noise
+        follows = 9.0 if hole == len(self.middle) else 0.0
+        logits[torch.arange(hole, len(shown)), ids[hole:]] += evidence + follows
         return logits
 
-    def _fits(self, shown: list[int], hole: int) -> bool:
-        clamped = self.layout(hole).clamped
-        return hole + len(clamped) == len(shown) and tuple(shown[hole:]) == clamped
+    def _text(self, hole: int) -> list[int]:
+        text = [*self.middle, *self.suffix, *[OTHER] * hole][:hole]
+        return text[::-1] if hole in self.lies.jumbled else text
+
+    def _sure(self, hole: int, first: bool) -> float:
+        lies, right = self.lies, len(self.middle)
+        if first and lies.blind_first:
+            return lies.unsure + 2 * (hole <= right // 2)
+        if hole == right:
+            return lies.sure
+        if hole in lies.sure_of:
+            return lies.sure + 3
+        return lies.unsure - lies.slope * abs(hole - right)
