@@ -8,13 +8,11 @@ nothing of LSP messages or of what the text is used for.
 from __future__ import annotations
 
 import io
-import os
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 
@@ -212,32 +210,6 @@ def units(text: str, encoding: Encoding) -> int:
         return len(text)
     codec, width = _CODECS[encoding]
     return len(text.encode(codec)) // width
-
-
-def relative_path(uri: str, roots: Sequence[str]) -> str:
-    """The path of a file URI below the innermost of the root URIs, else the file's name alone."""
-    if not uri.startswith("file:"):
-        return ""
-    path = uri_path(uri)
-    for root in sorted(map(uri_path, roots), key=len, reverse=True):
-        folder = root.rstrip("/") + "/"
-        if folder != "/" and path.startswith(folder):
-            return path[len(folder) :]
-    return path.rpartition("/")[2]
-
-
-def is_read_only(uri: str) -> bool:
-    """Whether a URI names a file that is there and that this process may not write."""
-    path = uri_path(uri) if uri.startswith("file:") else ""
-    return bool(path) and os.access(path, os.F_OK) and not os.access(path, os.W_OK)
-
-
-def uri_path(uri: str) -> str:
-    """The path in a URI, with forward slashes."""
-    try:
-        return unquote(urlsplit(uri).path)
-    except ValueError:  # such as an unclosed bracket in the host's place
-        return ""
 
 
 def _lengths(text: str) -> array[int]:

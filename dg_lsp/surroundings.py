@@ -21,8 +21,9 @@ from typing import TypeVar
 
 from dg_lsp.context import Budget
 from dg_lsp.definitions import Definition
-from dg_lsp.document import Document, Edit, Snapshot, relative_path, uri_path
+from dg_lsp.document import Document, Edit, Snapshot
 from dg_lsp.exclusions import Exclusions
+from dg_lsp.paths import relative_path, uri_path
 from dg_lsp.reader import Reader
 from dg_lsp.retrieval import BUDGET_S, JUMP_LINES, Retrieval
 from engine.request import ContextChunk

@@ -12,7 +12,6 @@ from dg_lsp.lsp.completion import ACCEPT, inline_list
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.stats import Statistics, report, summary
 from dg_lsp.switches import Scope
-from dg_lsp.triggers import Ask
 
 _SNOOZE_MINUTES = 5
 
@@ -34,9 +33,7 @@ async def _complete_now(ls: Connection, *arguments: Any) -> types.InlineCompleti
     Where completions, or those in the language, are off, and in a secret file, there is none.
     """
     uri, line, character = _checked(arguments, str, int, int)
-    path, folder = ls.place(uri)
-    place = Position(line, character)
-    ask = Ask(uri=uri, position=place, path=path, folder=folder, automatic=False)
+    ask = ls.ask(uri, Position(line, character), automatic=False)
     return inline_list(await ls.session.complete(ask))
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from lsprotocol import types
 
 from dg_lsp.completion import Completion, MenuEntry, menu_entry
-from dg_lsp.document import Edit, Position, is_read_only
+from dg_lsp.document import Edit, Position
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.lsp.text import position
-from dg_lsp.triggers import Ask
 
 ACCEPT = "dgLsp.accept"
 _TRIGGERS = list(".([{=:, ")
@@ -39,17 +38,12 @@ async def _inline_completion(
     ls: Connection, params: types.InlineCompletionParams
 ) -> types.InlineCompletionList | None:
     """Superseded: null; nothing to show: an empty list; cancelled: pygls sends the error."""
-    uri = params.text_document.uri
-    path, folder = ls.place(uri)
     selected = params.context.selected_completion_info
-    ask = Ask(
-        uri=uri,
-        position=position(params.position),
-        path=path,
-        folder=folder,
+    ask = ls.ask(
+        params.text_document.uri,
+        position(params.position),
         automatic=params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic,
         selected=_selected(selected) if selected else None,
-        read_only=is_read_only(uri),
     )
     return inline_list(await ls.session.complete(ask))
 
@@ -59,18 +53,10 @@ async def _completion(
 ) -> types.CompletionList | None:
     """For clients without inline completion: asked anew at each keystroke."""
     uri, cursor = params.text_document.uri, position(params.position)
-    path, folder = ls.place(uri)
     # An editor says of typing and of a command that it was invoked; only one of them typed.
     by_command = params.context and params.context.trigger_kind is _INVOKED
-    ask = Ask(
-        uri=uri,
-        position=cursor,
-        path=path,
-        folder=folder,
-        automatic=not by_command or ls.session.was_typed_to(uri, cursor),
-        read_only=is_read_only(uri),
-    )
-    completions = await ls.session.complete(ask)
+    automatic = not by_command or ls.session.was_typed_to(uri, cursor)
+    completions = await ls.session.complete(ls.ask(uri, cursor, automatic=automatic))
     if completions is None:
         return None
     encoding = ls.session.encoding

@@ -12,12 +12,14 @@ from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
 from dg_lsp import __version__
-from dg_lsp.document import relative_path
+from dg_lsp.document import Edit, Position
 from dg_lsp.lsp.wire import Wire
+from dg_lsp.paths import is_read_only, relative_path
 from dg_lsp.session import MakeClient, Session
 from dg_lsp.stats import Statistics
 from dg_lsp.stdio import death_of
 from dg_lsp.switches import Status
+from dg_lsp.triggers import Ask
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,21 @@ class Connection(LanguageServer):
         roots = roots or [self.workspace.root_uri or ""]
         around = [root for root in roots if root and uri.startswith(root.rstrip("/") + "/")]
         return relative_path(uri, roots), max(around, key=len, default="")
+
+    def ask(
+        self, uri: str, position: Position, *, automatic: bool, selected: Edit | None = None
+    ) -> Ask:
+        """What a client wants to know at a position of a document."""
+        path, folder = self.place(uri)
+        return Ask(
+            uri=uri,
+            position=position,
+            path=path,
+            folder=folder,
+            automatic=automatic,
+            selected=selected,
+            read_only=is_read_only(uri),
+        )
 
     async def announce(self, method: str, options: object) -> None:
         """Registers a capability with a client that wants to hear of it after the start."""

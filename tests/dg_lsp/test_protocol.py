@@ -95,8 +95,9 @@ async def test_a_client_without_inline_completion_gets_entries_for_its_list(star
     item = only(answer)
     assert item.filter_text == item.text_edit.new_text == "nam<é = nam|>"
     assert item.text_edit.range == types.Range(types.Position(0, 4), types.Position(0, 7))
-    assert (item.kind, item.insert_text_mode) == (
+    assert (item.kind, item.insert_text_format, item.insert_text_mode) == (
         types.CompletionItemKind.Text,
+        types.InsertTextFormat.PlainText,  # never a snippet
         types.InsertTextMode.AsIs,
     )
     block = (await menu(editor, 1, 10)).items

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -464,6 +465,12 @@ async def test_the_log_has_no_source_text(editor, capfd):
     await editor.leave()
     log = capfd.readouterr().err
     assert UNAVAILABLE in log and "my_secret" not in log
+
+
+async def test_the_server_takes_no_more_than_60_mb(editor):
+    editor.open("def f(a):\n    return ", language="python")
+    await editor.complete(1, 11)  # by the grammar too
+    assert psutil.Process(editor.process.pid).memory_info().rss < 60e6
 
 
 def test_importing_the_server_brings_neither_torch_nor_httpx():
