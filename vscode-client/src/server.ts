@@ -108,8 +108,10 @@ export class Server implements vscode.Disposable {
         if (unasked && (selected || (activeRival() && vscode.workspace.getConfiguration("dgLsp").get("yieldToOthers")))) {
           return undefined;
         }
-        void this.client?.sendNotification("dg/didView", { editors: vscode.window.visibleTextEditors.map(view) });
-        return this.item.timed(async () => next(document, position, context, token));
+        return this.item.timed(async () => {
+          await this.client?.sendNotification("dg/didView", { editors: vscode.window.visibleTextEditors.map(view) });
+          return next(document, position, context, token);
+        });
       },
       workspace: {
         configuration: ({ items }) => items.map(settings),
