@@ -145,7 +145,9 @@ export class Code {
   /** Chooses an entry of the menu. */
   async choose(entry: string): Promise<void> {
     await this.status().click();
-    await this.page.locator(".quick-input-list .monaco-list-row").getByText(entry, { exact: true }).click();
+    await this.page.locator(".quick-input-widget input[type=text]").fill(entry); // it may be too far down to be there
+    await this.page.locator(".quick-input-list .monaco-list-row.focused").filter({ hasText: entry }).waitFor();
+    await this.press("Enter");
   }
 
   /** What the status bar says aloud. */
@@ -172,7 +174,7 @@ export class Code {
 
   async picture(name: string): Promise<void> {
     mkdirSync(PICTURES, { recursive: true });
-    await this.page.screenshot({ path: path.join(PICTURES, `${name}.png`) });
+    await this.page.screenshot({ path: path.join(PICTURES, `${name}.png`), animations: "disabled" });
   }
 
   async stop(): Promise<void> {
