@@ -63,7 +63,7 @@ test("several folders are one server's; each can be turned off alone", async () 
 test("another extension with ghost text is told of once; asked to, we give way to it", async () => {
   endEngine = await startEngine(home);
   const other = { publisher: "GitHub", name: "copilot", displayName: "The Other One" };
-  code = await Code.start({ settings: SCRIPTED, env: env(), other });
+  code = await Code.start({ settings: { ...SCRIPTED, "chat.disableAIFeatures": false }, env: env(), other });
   const toasts = code.page.locator(".notification-toast");
   await toasts.getByText("The Other One shows ghost text too").waitFor();
   await code.picture("rival");
@@ -97,8 +97,10 @@ for (const trusted of [false, true]) {
       code.configure({ "dgLsp.server.path": decoy });
       await until(() => existsSync(ran), () => "it did not run");
     } else {
-      code.configure({ "dgLsp.engine.url": "http://127.0.0.1:9", "dgLsp.server.path": decoy, "dgLsp.maxTokens": 32 });
+      code.configure({ "dgLsp.engine.url": "http://127.0.0.1:9", "dgLsp.server.path": decoy });
+      await code.untilStatus(/ready: scripted/);
       await code.type("x = ");
+      await code.picture("untrusted");
       await code.untilGhost("alpha beta(gamma)");
       assert.ok(!existsSync(ran));
     }

@@ -34,7 +34,7 @@ const OWN = {
   },
   yieldToOthers: {
     description:
-      "whether to answer only when asked by hand while another extension that shows ghost text is active",
+      "whether to answer only when asked by hand while another extension that shows ghost text is enabled",
     scope: "resource",
     type: "boolean",
     default: false,

@@ -9,14 +9,14 @@ const RIVALS = new Set([
   "visualstudioexptteam.intellicode-completions",
 ]);
 
-/** One that runs now, if any does. */
-export function activeRival(): vscode.Extension<unknown> | undefined {
-  return vscode.extensions.all.find(({ id, isActive }) => isActive && RIVALS.has(id.toLowerCase()));
+/** One that is enabled here, if any is. */
+export function findRival(): vscode.Extension<unknown> | undefined {
+  return vscode.extensions.all.find(({ id }) => RIVALS.has(id.toLowerCase()));
 }
 
-/** Says once per user that another one is active, and offers to give way. */
+/** Says once per user that there is another one, and offers to give way. */
 export async function warnOfRivals(memory: vscode.Memento): Promise<void> {
-  const rival = activeRival();
+  const rival = findRival();
   if (!rival || memory.get("warnedOfRivals")) {
     return;
   }

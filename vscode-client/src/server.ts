@@ -6,7 +6,7 @@ import * as vscode from "vscode";
 import { CloseAction, ErrorAction, LanguageClient, type ErrorHandler, type Middleware } from "vscode-languageclient/node";
 import { Backoff } from "./backoff";
 import { places } from "./places";
-import { activeRival } from "./rivals";
+import { findRival } from "./rivals";
 import type { Status } from "./state";
 import type { StatusItem } from "./status";
 
@@ -105,7 +105,8 @@ export class Server implements vscode.Disposable {
       provideInlineCompletionItems: (document, position, context, token, next) => {
         const unasked = context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic;
         const selected = vscode.window.activeTextEditor?.selection.isEmpty === false; // as in a snippet
-        if (unasked && (selected || (activeRival() && vscode.workspace.getConfiguration("dgLsp").get("yieldToOthers")))) {
+        const gives = vscode.workspace.getConfiguration("dgLsp").get("yieldToOthers") && findRival();
+        if (unasked && (selected || gives)) {
           return undefined;
         }
         return this.item.timed(async () => {
