@@ -196,8 +196,10 @@ class EngineClient:
             )
             self._report(state, message, float(health.get("progress", 0.0)))
             return False
-        tokens = int((health.get("engine") or {}).get("prompt_tokens", 0))
-        self._report("ready", self._other_model(str(health.get("model", ""))), 1.0, tokens)
+        model, engine = str(health.get("model", "")), health.get("engine") or {}
+        runs = " · ".join(filter(None, [model, str(engine.get("device", ""))]))
+        message = self._other_model(model) or runs
+        self._report("ready", message, 1.0, int(engine.get("prompt_tokens", 0)))
         return True
 
     def _is_ours(self, model: str) -> bool:

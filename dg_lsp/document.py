@@ -29,7 +29,8 @@ _CODECS: dict[Encoding, tuple[str, int]] = {  # codec and bytes per code unit
 class Snapshot:
     """One document at one moment, with the cursor `offset` code points into `text`.
 
-    `path` is relative to the workspace, with forward slashes; empty where there is no file.
+    `path` is relative to the workspace, with forward slashes; empty where there is no file. `unit` is
+    what the editor indents by, once it has said so.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Snapshot:
     path: str = ""
     language: str = ""
     version: int = 0
+    unit: str = ""
 
     @property
     def prefix(self) -> str:
@@ -113,6 +115,7 @@ class Document:
         self.uri = uri
         self.language = language
         self.version = version
+        self.unit = ""  # what the editor indents by, once it has said so
         self._encoding = encoding
         self._known_lengths: array[int] | None = None  # of lines
         self._typed_to: Position | None = None  # where the newest text that was put in ends
@@ -152,6 +155,7 @@ class Document:
             path=path,
             language=self.language,
             version=self.version,
+            unit=self.unit,
         )
 
     @property

@@ -227,11 +227,12 @@ def balance_brackets(text: str, snapshot: Snapshot) -> str:
 
 
 def fit_indentation(text: str, snapshot: Snapshot) -> str:
-    """Indents as the document does."""
+    """Indents as the document does, and where it has no block yet, as the editor would."""
     here = window(snapshot)
     before = here.before.split("\n")
     left = here.line_left
     document = indentation.unit([*before, *here.after.split("\n")], indentation.lead(left))
+    document = document or snapshot.unit
     first, *others = text.split("\n")
     if not left.strip() and first.strip():
         above = next((line for line in reversed(before[:-1]) if line.strip()), "")

@@ -68,6 +68,11 @@ class Retrieval:
         elif last.snapshot.version != snapshot.version:
             self._edited(snapshot, line)
 
+    def seen(self, snapshot: Snapshot) -> None:
+        """Keeps what is on the screen beside the document that the cursor is in."""
+        if self._last is None or self._last.snapshot.uri != snapshot.uri:
+            self._keep(_Place(snapshot, snapshot.line_number))
+
     def update(self, path: str, language: str, text: str) -> None:
         """Takes a document's definitions: on opening, on saving, and when typing has paused."""
         if path and len(text) <= _MAX_LIVE_CHARS:

@@ -146,6 +146,13 @@ class Session:
             self._completer.typed(uri)
             self._around.changed(uri, edits)
 
+    def viewed(self, uri: str, unit: str, line: int | None) -> None:
+        """Takes note of how an editor indents a document, and of the line amid what it shows of it."""
+        if document := self._documents.get(uri):
+            document.unit = unit
+            if line is not None and (here := document.snapshot(Position(line, 0))):
+                self._around.seen(dataclasses.replace(here, path=self._around.path(uri)))
+
     def save(self, uri: str) -> None:
         """Takes note of what a document defines now."""
         if document := self._documents.get(uri):

@@ -120,6 +120,11 @@ class Surroundings:
         self._stir()
         self._do(self._retrieval.visit, self._in_workspace(snapshot))
 
+    def seen(self, snapshot: Snapshot) -> None:
+        """Notes what of a document is on the screen, at the snapshot's cursor."""
+        if not self.excluded(snapshot.uri):
+            self._do(self._retrieval.seen, self._in_workspace(snapshot))
+
     def files_changed(self, uris: Iterable[str]) -> None:
         """Reads again what was changed, made or deleted; all, if what is ignored has changed."""
         for uri in uris:

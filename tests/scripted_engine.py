@@ -33,7 +33,12 @@ class ScriptedEngine:
         self.steps = Path(steps) if steps else None
 
     def describe(self):
-        return {"model": self.model, "mode": "causal", "trained_for_diffusion": False}
+        return {
+            "model": self.model,
+            "device": "cpu",
+            "mode": "causal",
+            "trained_for_diffusion": False,
+        }
 
     def infill(self, request, *, cancelled, on_draft=None):
         word, _, rest = request.prefix.partition(" ")

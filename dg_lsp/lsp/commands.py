@@ -11,6 +11,7 @@ from dg_lsp.document import Position
 from dg_lsp.lsp.completion import ACCEPT, inline_list
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.stats import Statistics, report, summary
+from dg_lsp.stats_page import page
 from dg_lsp.switches import Scope
 
 _SNOOZE_MINUTES = 5
@@ -38,8 +39,9 @@ async def _complete_now(ls: Connection, *arguments: Any) -> types.InlineCompleti
 
 
 async def _toggle(ls: Connection, *arguments: Any) -> bool:
-    """("global"|"workspace"|"language", URI, LANGUAGE = the document's): whether it is on now."""
-    scope, uri, language = _checked((*arguments, "", "")[:3], str, str, str)
+    """(SCOPE = "global"|"workspace"|"language", URI, LANGUAGE = the document's): whether it is on."""
+    given = (*arguments, *("global", "", "")[len(arguments) :])
+    scope, uri, language = _checked(given, str, str, str)
     if scope not in get_args(Scope):
         raise JsonRpcInvalidParams(f"a scope is one of {', '.join(get_args(Scope))}")
     return ls.session.toggle(scope, uri, ls.place(uri)[1], language)
@@ -64,11 +66,12 @@ async def _choose_model(ls: Connection, *arguments: Any) -> None:
 
 
 async def _show_statistics(ls: Connection, *arguments: Any) -> dict[str, Any]:
-    """(): the local figures, as `text` for people and as `figures`."""
+    """(): the local figures, as `text` and `html` for people and as `figures`."""
     _checked(arguments)
     book = Statistics()
     figures = summary(book.read())
-    return {"text": report(figures, book.path), "figures": figures, "path": str(book.path)}
+    shown = {"text": report(figures, book.path), "html": page(figures, book.path)}
+    return {**shown, "figures": figures, "path": str(book.path)}
 
 
 COMMANDS = {

@@ -15,7 +15,7 @@ from lsprotocol import types
 from pygls.io_ import run_async
 
 from dg_lsp.client import EngineClient, EngineStatus
-from dg_lsp.lsp import commands, completion, configuration, feedback, files, notebooks, text
+from dg_lsp.lsp import commands, completion, configuration, feedback, files, notebooks, text, view
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.session import MakeClient
 from dg_lsp.settings import EngineSettings, Settings
@@ -32,7 +32,7 @@ def build(make_client: MakeClient) -> Connection:
     ls.feature(types.INITIALIZE)(_initialize)
     ls.feature(types.INITIALIZED)(_initialized)
     ls.feature(types.SHUTDOWN)(_shutdown)
-    for part in (text, files, notebooks, feedback, commands, configuration):
+    for part in (text, files, notebooks, feedback, view, commands, configuration):
         part.register(ls)
     return ls
 

@@ -1,5 +1,6 @@
 """What editors differ in: what they offer, tell and ask besides text; over stdio."""
 
+import asyncio
 import itertools
 import json
 
@@ -158,7 +159,45 @@ async def test_messages_that_mean_nothing_do_no_harm(editor):
     for params in (None, {}, {"id": 3}, {"item": None}, {"item": {"command": {"arguments": []}}}):
         editor.client.protocol.notify("dg/didShow", params)
         editor.client.protocol.notify("dg/didPartiallyAccept", params)
+    for editors in (3, [3], [{"uri": 3}], [{"uri": URI, "visibleRanges": [{"start": 1}]}]):
+        editor.client.protocol.notify("dg/didView", {"editors": editors})
     assert only(await editor.complete(0, 1))
+
+
+VIEWS = [
+    ({"tabSize": 2, "insertSpaces": True}, "  "),
+    ({"tabSize": 8, "insertSpaces": False}, "\t"),
+    ({"tabSize": "wide", "insertSpaces": True}, "    "),  # as the completion came
+]
+
+
+@pytest.mark.parametrize(("options", "unit"), VIEWS)
+async def test_without_a_block_in_the_document_it_is_indented_as_the_editor_says(
+    editor, options, unit
+):
+    line = "SAY if x:\\n    go()"
+    editor.open(line)
+    view = {"uri": URI, "formattingOptions": options, "visibleRanges": []}
+    editor.client.protocol.notify("dg/didView", {"editors": [view]})
+    first, *_ = (await editor.complete(0, len(line))).items
+    assert first.insert_text == f"{line}if x:\n{unit}go()"
+
+
+async def test_what_is_on_the_screen_beside_the_cursor_is_given_to_the_engine(editor):
+    beside = URI.replace("a.py", "beside.txt")
+    editor.open("\n".join(f"line {number} of what is beside" for number in range(9)), beside)
+    editor.open("CONTEXT")
+    shown = {"start": {"line": 2, "character": 0}, "end": {"line": 6, "character": 0}}
+    view = {"editors": [{"uri": beside, "visibleRanges": [shown]}]}
+    editor.client.protocol.notify("dg/didView", view)
+    for column in range(7, 107):
+        item = only(await editor.complete(0, column))
+        if "beside.txt" in item.insert_text:
+            break
+        await asyncio.sleep(1.2)  # what is new comes in when one does not type for a while
+        editor.edit("x", (0, 0), (0, 0))
+    else:
+        pytest.fail("what is on the screen is never given")
 
 
 async def test_statistics_can_be_off_and_never_hold_text(start_editor):
@@ -230,13 +269,14 @@ async def test_statistics_are_shown(editor):
     assert only(await editor.complete(0, 1))
     shown = await editor.execute("dgLsp.showStatistics")
     assert shown["figures"]["shown"] == 1 and "shown      1" in shown["text"]
+    assert "<svg" in shown["html"]
     assert shown["path"] == str(editor.statistics_file)
 
 
 WRONG = [
     ("accept", ()),
     ("completeNow", (URI, "0", 1)),
-    ("toggle", ()),
+    ("toggle", ("global", URI, "python", "more")),
     ("toggle", ("planet", URI)),
     ("snooze", ("long",)),
     ("chooseModel", (7,)),

@@ -156,6 +156,18 @@ def test_leaving_saving_and_closing_keep_the_place(leave):
     assert "old_50 = " in "".join(texts(found, here, 9000))
 
 
+def test_what_is_on_the_screen_beside_the_cursors_document_comes_after_a_pause():
+    found = Retrieval()
+    here = at(numbered(100, 50, "new"), uri="new.py")
+    found.visit(here)
+    found.seen(at(numbered(100, 50, "beside"), uri="beside.py"))
+    found.seen(at(numbered(100, 90, "new"), uri="new.py"))
+    assert texts(found, here, 9000) == []
+    found.settle()
+    (text,) = texts(found, here, 9000)
+    assert "beside_50 = " in text and "beside_99 = " not in text
+
+
 def test_what_is_much_like_the_cursors_window_is_left_out():
     found = Retrieval()
     found.visit(at(numbered(100, 50, "same"), uri="old.py"))

@@ -195,6 +195,7 @@ async def test_nothing_comes_out_of_excluded_files(around, tmp_path):
     secret = opened(around, tmp_path, "shapes.py", SHAPES)
     opened(around, tmp_path, "private/open.py", SHAPES)
     around.saved(secret)
+    around.seen(place(around, secret))
     around.changed(secret.uri, [Edit(SHAPES * 3, Position(0, 0), Position(0, 0))])
     around.files_changed([secret.uri, f"{tmp_path.as_uri()}/private/on_disk.py"])
     around.when_idle(place(around, document), BUDGET, lambda chunks: asyncio.sleep(0))

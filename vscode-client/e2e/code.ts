@@ -31,22 +31,37 @@ const SETTINGS = {
   "chat.disableAIFeatures": true,
 };
 
+/** What a test starts with. */
+interface Start {
+  readonly settings: object;
+  readonly env: Readonly<Record<string, string>>; // what the language server will have
+  readonly folders?: readonly string[]; // of the workspace, below its directory
+  readonly other?: { publisher: string; name: string }; // the manifest of another extension
+}
+
 /** One VS Code with a workspace of its own. */
 export class Code {
   readonly directory = mkdtempSync(path.join(tmpdir(), "e2e-"));
   readonly workspace = path.join(this.directory, "workspace");
+  readonly userSettings = path.join(this.directory, "user/User/settings.json");
   private readonly port = 20_000 + Math.floor(Math.random() * 20_000);
   private server!: ChildProcess;
   private browser!: Browser;
   page!: Page;
 
-  /** Installs the extension and starts it all; `env` is what the language server will have. */
-  static async start(settings: object, env: Record<string, string>): Promise<Code> {
+  /** Installs the extension, where there is no network, and starts it all. */
+  static async start({ settings, env, folders = [], other }: Start): Promise<Code> {
     const code = new Code();
-    mkdirSync(code.workspace, { recursive: true });
-    const user = { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings };
-    write(path.join(code.directory, "user/User/settings.json"), user);
-    code.run(["--install-extension", path.resolve("dist/dg-lsp.vsix")]);
+    mkdirSync(code.workspace);
+    folders.forEach((folder) => mkdirSync(path.join(code.workspace, folder)));
+    const all = path.join(code.directory, "all.code-workspace");
+    write(all, { folders: folders.map((folder) => ({ path: path.join(code.workspace, folder) })) });
+    write(code.userSettings, { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings });
+    if (other) {
+      code.addExtension(other);
+    }
+    const [node, before] = code.command;
+    execFileSync("unshare", ["-rn", node, ...before, "--install-extension", path.resolve("dist/dg-lsp.vsix")], { stdio: "pipe" });
     code.server = code.spawn(
       ["--auth", "none", "--bind-addr", `127.0.0.1:${code.port}`, "--disable-telemetry",
         "--disable-update-check", "--reconnection-grace-time", "3"],
@@ -55,7 +70,9 @@ export class Code {
     await until(() => fetch(`http://127.0.0.1:${code.port}/healthz`).then(({ ok }) => ok, () => false));
     code.browser = await chromium.launch({ executablePath: CHROMIUM, args: QUIET });
     code.page = await code.browser.newPage({ viewport: { width: 960, height: 540 } });
-    await code.page.goto(`http://127.0.0.1:${code.port}/?folder=${code.workspace}`);
+    code.page.setDefaultTimeout(120_000);
+    const opened = folders.length > 0 ? `workspace=${all}` : `folder=${code.workspace}`;
+    await code.page.goto(`http://127.0.0.1:${code.port}/?${opened}`);
     await code.status().waitFor();
     return code;
   }
@@ -66,8 +83,9 @@ export class Code {
   }
 
   /** Opens a new file in the window, the cursor at the mark `|`. */
-  async open(name: string, marked: string): Promise<void> {
-    const file = path.join(this.workspace, name);
+  async open(where: string, marked: string): Promise<void> {
+    const file = path.join(this.workspace, where);
+    const name = path.basename(where);
     const before = marked.slice(0, marked.indexOf("|"));
     writeFileSync(file, marked.replace("|", ""));
     const line = before.split("\n").length;
@@ -124,6 +142,14 @@ export class Code {
     await until(fits, () => `${JSON.stringify(seen)} instead of ${JSON.stringify(wanted)}`);
   }
 
+  /** Chooses an entry of the menu. */
+  async choose(entry: string): Promise<void> {
+    await this.status().click();
+    await this.page.locator(".quick-input-widget input[type=text]").fill(entry); // it may be too far down to be there
+    await this.page.locator(".quick-input-list .monaco-list-row.focused").filter({ hasText: entry }).waitFor();
+    await this.press("Enter");
+  }
+
   /** What the status bar says aloud. */
   status(): Locator {
     return this.page.locator('.statusbar-item[id*="dgLsp"]');
@@ -148,7 +174,7 @@ export class Code {
 
   async picture(name: string): Promise<void> {
     mkdirSync(PICTURES, { recursive: true });
-    await this.page.screenshot({ path: path.join(PICTURES, `${name}.png`) });
+    await this.page.screenshot({ path: path.join(PICTURES, `${name}.png`), animations: "disabled" });
   }
 
   async stop(): Promise<void> {
@@ -170,9 +196,12 @@ export class Code {
     return [node, [entry, ...directories]];
   }
 
-  private run(args: string[]): void {
-    const [node, before] = this.command;
-    execFileSync(node, [...before, ...args], { stdio: "pipe" });
+  /** An extension that does nothing. */
+  private addExtension(manifest: { publisher: string; name: string }): void {
+    const directory = path.join(this.directory, `extensions/${manifest.publisher}.${manifest.name}-1.0.0`);
+    const version = { version: "1.0.0", engines: { vscode: "^1.100.0" }, main: "main.js" };
+    write(path.join(directory, "package.json"), { ...manifest, ...version, activationEvents: ["*"] });
+    writeFileSync(path.join(directory, "main.js"), "exports.activate = () => undefined;\n");
   }
 
   private spawn(args: string[], env: Record<string, string>): ChildProcess {
@@ -188,7 +217,7 @@ export const GHOST = "[class*=ghost-text-decoration]";
 export async function until(
   condition: () => boolean | Promise<boolean>,
   why = (): string => "it did not happen",
-  seconds = 30,
+  seconds = 120, // far more than it takes: the machine may be busy
 ): Promise<void> {
   const end = Date.now() + 1000 * seconds;
   while (!(await condition())) {
@@ -197,8 +226,9 @@ export async function until(
   }
 }
 
-function appears(locator: Locator): Promise<boolean> {
-  return locator.waitFor({ timeout: 2000 }).then(() => true, () => false);
+/** Whether there is one within some seconds. */
+export function appears(locator: Locator): Promise<boolean> {
+  return locator.first().waitFor({ state: "attached", timeout: 5000 }).then(() => true, () => false);
 }
 
 function write(file: string, contents: object): void {

@@ -24,7 +24,7 @@ before(async () => {
     DG_LSP_IDLE_EXIT_S: "1",
     PYTHONPATH: ROOT,
   };
-  code = await Code.start({ "dgLsp.engine.startTimeoutS": 120 }, env);
+  code = await Code.start({ settings: { "dgLsp.engine.startTimeoutS": 120 }, env });
 });
 
 after(async () => {
@@ -34,10 +34,10 @@ after(async () => {
 
 test("the embedded model completes a Python function, and Tab takes what was shown", async () => {
   await code.open("names.py", TEXT);
-  await until(async () => /ready/.test((await code.status().locator("[aria-label]").first().getAttribute("aria-label")) ?? ""), () => "the engine is not ready", 120);
+  await code.untilStatus(/ready: dg-mini · cpu/);
   await code.type("return ");
   await code.untilGhost(/os\.listdir\(directory\)/);
-  await code.untilStatus(/ready · dg-mini · .* · last answer \d+ ms/);
+  await code.untilStatus(/ready: dg-mini · cpu · last answer \d+ ms/);
   const shown = await code.ghost();
   await code.picture("ghost-text");
   await code.press("Tab");

@@ -5,11 +5,11 @@ import { existsSync } from "node:fs";
 import * as path from "node:path";
 import { PYTHON, ROOT, until } from "./code";
 
-/** Starts it with its runtime files in `directory`; returns how to end it. */
-export async function startEngine(directory: string): Promise<() => void> {
+/** Starts it with its runtime files in `directory`; returns how to end it. See there what `model` does. */
+export async function startEngine(directory: string, model = "scripted", env = {}): Promise<() => void> {
   const script = path.join(ROOT, "tests/scripted_engine.py");
-  const child = spawn(PYTHON, ["-P", script, "--runtime-dir", directory, "--model", "scripted"], {
-    env: { ...process.env, PYTHONPATH: ROOT },
+  const child = spawn(PYTHON, ["-P", script, "--runtime-dir", directory, "--model", model], {
+    env: { ...process.env, PYTHONPATH: ROOT, ...env },
     stdio: "ignore",
   });
   await until(() => existsSync(path.join(directory, "engine.json")), () => "the engine does not start");

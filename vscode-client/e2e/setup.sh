@@ -1,7 +1,8 @@
 #!/bin/sh
 # What the end-to-end tests need beside the extension's own packages: VS Code for the browser, and the
 # Node.js it runs on, into the directory DIR: e2e/setup.sh DIR. Debian's packages chromium,
-# fonts-dejavu-core, libkrb5-dev and pkg-config must be there. Some 620 MB, two minutes.
+# fonts-dejavu-core, libkrb5-dev and pkg-config must be there, and user namespaces (`unshare -rn true`): the
+# extension is installed where there is no network. Some 620 MB, two minutes.
 set -eu
 tools=$1
 [ -e "$tools/ready" ] && exit

@@ -1,14 +1,18 @@
-/** What a user is told where something is missing, and what a workspace that is not trusted may do. */
+/** What a user is told where something is missing or in the way, and what a workspace may do. */
 
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { Code, ROOT, until } from "./code";
+import { startEngine } from "./engine";
 
+const SAY = "# say alpha beta(gamma)\n\n";
+const SCRIPTED = { "dgLsp.engine.model": "scripted", "dgLsp.engine.start": false };
 let home: string;
 let code: Code | undefined;
+let endEngine: (() => void) | undefined;
 
 beforeEach(() => {
   home = mkdtempSync(path.join(tmpdir(), "dg-"));
@@ -16,54 +20,88 @@ beforeEach(() => {
 
 afterEach(async () => {
   await code?.stop();
-  code = undefined;
+  endEngine?.();
+  code = endEngine = undefined;
   rmSync(home, { recursive: true, force: true });
 });
 
-/** An environment in which no server is installed and no package can be fetched. */
-function bare(): Record<string, string> {
-  return { HOME: home, PATH: "/usr/bin:/bin", PIP_NO_INDEX: "1", XDG_DATA_HOME: path.join(home, "data") };
+/** The environment of a server whose engine has its files in `home`. */
+function env(): Record<string, string> {
+  return { DG_LSP_RUNTIME_DIR: home, DG_LSP_STATISTICS: path.join(home, "statistics"), PYTHONPATH: ROOT };
 }
 
-test("a missing engine is a status that says what to do", async () => {
-  const env = { DG_LSP_RUNTIME_DIR: path.join(home, "run"), PYTHONPATH: ROOT };
-  code = await Code.start({ "dgLsp.engine.start": false }, env);
-  await code.open("a.txt", "|\n");
+test("a missing engine is a status that says what to do; one that loads says how far it is", async () => {
+  const settings = { "dgLsp.engine.model": "load-slow", "dgLsp.engine.start": false };
+  code = await Code.start({ settings, env: env() });
+  await code.open("a.txt", `${SAY}|\n`);
   await code.type("x = ");
   await code.untilStatus(/failed: no engine runs and engine.start is off; start one with `dg-lsp engine`/);
+
+  const hold = path.join(home, "hold");
+  writeFileSync(hold, "");
+  endEngine = await startEngine(home, "load-slow", { SCRIPTED_ENGINE_HOLD: hold });
+  await code.choose("Restart the Server");
+  await code.untilStatus(/loading: /);
+  assert.match((await code.status().textContent()) ?? "", /dg-lsp \d+ %/);
+  rmSync(hold);
+  await code.untilStatus(/ready: load-slow · cpu/);
 });
 
-test("a missing server is one question; offline, installing it fails with pip's reason", async () => {
-  code = await Code.start({ "dgLsp.server.path": "" }, bare());
-  await code.untilStatus(/failed: the server is not installed/);
+test("several folders are one server's; each can be turned off alone", async () => {
+  endEngine = await startEngine(home);
+  code = await Code.start({ settings: SCRIPTED, env: env(), folders: ["one", "two"] });
+  await code.open("one/a.txt", `${SAY}|\n`);
+  await code.untilStatus(/ready/);
+  await code.choose("Turn On or Off in This Workspace");
+  await code.untilStatus(/disabled: completions are off in this workspace/);
+  await code.open("two/b.txt", `${SAY}|\n`);
+  await code.type("x = ");
+  await code.untilGhost("alpha beta(gamma)");
+  assert.equal(code.servers().length, 1);
+});
+
+test("another extension with ghost text is told of once; asked to, we give way to it", async () => {
+  endEngine = await startEngine(home);
+  const other = { publisher: "GitHub", name: "copilot", displayName: "The Other One" };
+  code = await Code.start({ settings: { ...SCRIPTED, "chat.disableAIFeatures": false }, env: env(), other });
   const toasts = code.page.locator(".notification-toast");
-  await toasts.getByText("the server is not installed").waitFor();
-  assert.equal(await toasts.count(), 1);
-  await code.picture("server-missing");
-  await toasts.getByRole("button", { name: "Install" }).click();
-  await toasts.getByText(/cannot be installed: installing the server .* No matching distribution/).waitFor({ timeout: 90_000 });
-});
-
-test("a path that leads nowhere is named", async () => {
-  code = await Code.start({ "dgLsp.server.path": "/nowhere/dg-lsp" }, bare());
-  await code.page.locator(".notification-toast").getByText("/nowhere/dg-lsp, which cannot be run").waitFor();
+  await toasts.getByText("The Other One shows ghost text too").waitFor();
+  await code.picture("rival");
+  await toasts.getByRole("button", { name: "Only When I Ask" }).click();
+  const { userSettings } = code;
+  await until(() => readFileSync(userSettings, "utf8").includes('"dgLsp.yieldToOthers": true'));
+  await code.open("a.txt", `${SAY}|\n`);
+  await code.untilStatus(/ready: scripted · cpu$/);
+  await code.type("x = ");
+  await code.untilSaved("a.txt", `${SAY}x = \n`);
+  await code.untilStatus(/ready: scripted · cpu$/); // no request, so no answer whose time is shown
+  assert.equal(await code.ghost(), "");
+  await code.press("Alt+Backslash");
+  await code.untilGhost("alpha beta(gamma)");
 });
 
 for (const trusted of [false, true]) {
-  test(`a workspace that is ${trusted ? "" : "not "}trusted ${trusted ? "may bring" : "cannot bring"} its own server`, async () => {
+  test(`a workspace that is ${trusted ? "" : "not "}trusted ${trusted ? "may" : "cannot"} bring its own server and choose the engine`, async () => {
+    endEngine = await startEngine(home);
     const settings = { "security.workspace.trust.enabled": !trusted, "security.workspace.trust.startupPrompt": "never" };
-    code = await Code.start({ ...settings, "dgLsp.server.path": "" }, bare());
+    code = await Code.start({ settings: { ...settings, ...SCRIPTED }, env: env() });
     const ran = path.join(home, "ran");
     const decoy = path.join(code.workspace, ".venv/bin/dg-lsp");
     mkdirSync(path.dirname(decoy), { recursive: true });
     writeFileSync(decoy, `#!/bin/sh\ntouch '${ran}'\n`);
     chmodSync(decoy, 0o755);
-    code.configure({ "dgLsp.server.path": decoy });
-    await code.open("a.txt", "|\n");
+    code.configure({ "dgLsp.engine.url": "http://127.0.0.1:9" });
+    await code.open("a.txt", `${SAY}|\n`);
     if (trusted) {
+      await code.untilStatus(/failed: no engine answers at http:\/\/127.0.0.1:9/);
+      code.configure({ "dgLsp.server.path": decoy });
       await until(() => existsSync(ran), () => "it did not run");
     } else {
-      await code.untilStatus(/failed: the server is not installed/);
+      code.configure({ "dgLsp.engine.url": "http://127.0.0.1:9", "dgLsp.server.path": decoy });
+      await code.untilStatus(/ready: scripted/);
+      await code.type("x = ");
+      await code.picture("untrusted");
+      await code.untilGhost("alpha beta(gamma)");
       assert.ok(!existsSync(ran));
     }
   });

@@ -9,7 +9,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 const MANIFEST = new URL("../package.json", import.meta.url);
 const SCHEMA = new URL("../../dg_lsp/settings.schema.json", import.meta.url);
 
-/** Settings of the server that mean nothing here; `src/settings.ts` leaves out the same. */
+/** Settings of the server that mean nothing here: VS Code has ghost text, and keeps trust itself. */
 const NOT_HERE = ["completionMenu", "trusted"];
 
 const OWN = {
@@ -34,7 +34,7 @@ const OWN = {
   },
   yieldToOthers: {
     description:
-      "whether to answer only when asked by hand while another extension that shows ghost text is active",
+      "whether to answer only when asked by hand while another extension that shows ghost text is enabled",
     scope: "resource",
     type: "boolean",
     default: false,

@@ -1,8 +1,8 @@
 /** What VS Code starts and ends: the parts, put together. */
 
 import * as vscode from "vscode";
+import { commands } from "./commands";
 import { install } from "./install";
-import { actions, registerMenu } from "./menu";
 import { warnOfRivals } from "./rivals";
 import { Server } from "./server";
 import { StatusItem } from "./status";
@@ -13,28 +13,23 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const venv = vscode.Uri.joinPath(context.globalStorageUri, "server").fsPath;
   const item = new StatusItem();
   const server = new Server(log, item, venv);
-  const installServer = async (): Promise<void> => {
-    if (await installWithProgress(venv, log)) {
-      await server.start();
-    }
-  };
   const start = async (): Promise<void> => {
     if (!(await server.start())) {
-      await offerInstallation(installServer);
+      await offerInstallation();
     }
+  };
+  const all = {
+    ...commands(context.extension),
+    "dgLsp.log": () => log.show(),
+    "dgLsp.restartServer": start,
+    "dgLsp.installServer": async () => (await installWithProgress(venv, log)) && server.start(),
   };
   context.subscriptions.push(
     log,
     item,
     server,
-    ...registerMenu(actions(server, log, installServer)),
-    vscode.workspace.onDidChangeConfiguration(async (event) => {
-      if (event.affectsConfiguration("dgLsp.server.path")) {
-        await start();
-      } else if (event.affectsConfiguration("dgLsp")) {
-        await server.settingsChanged();
-      }
-    }),
+    ...Object.entries(all).map(([name, run]) => vscode.commands.registerCommand(name, run)),
+    vscode.workspace.onDidChangeConfiguration((event) => event.affectsConfiguration("dgLsp.server.path") && start()),
     vscode.workspace.onDidGrantWorkspaceTrust(start),
     vscode.extensions.onDidChange(() => warnOfRivals(context.globalState)),
   );
@@ -42,7 +37,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   await start();
 }
 
-async function offerInstallation(installServer: () => Promise<void>): Promise<void> {
+async function offerInstallation(): Promise<void> {
   const set = vscode.workspace.getConfiguration("dgLsp").get<string>("server.path", "");
   const message = set
     ? `dg-lsp: the setting dgLsp.server.path names ${set}, which cannot be run.`
@@ -51,7 +46,7 @@ async function offerInstallation(installServer: () => Promise<void>): Promise<vo
   const choices = set ? ["Set Its Path"] : ["Install", "Set Its Path"];
   const choice = await vscode.window.showWarningMessage(message, ...choices);
   if (choice === "Install") {
-    await installServer();
+    await vscode.commands.executeCommand("dgLsp.installServer");
   } else if (choice) {
     await vscode.commands.executeCommand("workbench.action.openSettings", "dgLsp.server");
   }
@@ -60,22 +55,20 @@ async function offerInstallation(installServer: () => Promise<void>): Promise<vo
 /** Whether it has been installed; says why not. */
 async function installWithProgress(venv: string, log: vscode.LogOutputChannel): Promise<boolean> {
   const settings = vscode.workspace.getConfiguration("dgLsp.server");
-  const python = settings.get<string>("python", "python3");
-  const requirement = settings.get<string>("package", "dg-lsp[engine]");
+  const what = { venv, python: settings.get("python", ""), requirement: settings.get("package", "") };
   const options = { location: vscode.ProgressLocation.Notification, title: "dg-lsp", cancellable: true };
   return vscode.window.withProgress(options, async (progress, token) => {
     const abort = new AbortController();
     token.onCancellationRequested(() => abort.abort());
+    const report = (message: string): void => progress.report({ message });
     try {
-      const report = (message: string): void => progress.report({ message });
-      await install({ python, venv, requirement }, report, (line) => log.info(line), abort.signal);
-      return true;
+      await install(what, report, (line) => log.info(line), abort.signal);
     } catch (error) {
       if (!abort.signal.aborted) {
-        const message = error instanceof Error ? error.message : String(error);
-        void vscode.window.showErrorMessage(`dg-lsp cannot be installed: ${message}`);
+        void vscode.window.showErrorMessage(`dg-lsp cannot be installed: ${(error as Error).message}`);
       }
       return false;
     }
+    return true;
   });
 }

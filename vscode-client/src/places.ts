@@ -13,37 +13,23 @@ export interface Surroundings {
 }
 
 /** All places of the executable, the best first; a setting that names one is the only place. */
-export function places(where: Surroundings): string[] {
-  const { env, home, windows } = where;
-  const name = windows ? "dg-lsp.exe" : "dg-lsp";
-  if (where.setting) {
-    return [where.setting.replace(/^~(?=[/\\])/, home)];
+export function places({ setting, folders, env, home, privateVenv, windows }: Surroundings): string[] {
+  if (setting) {
+    return [setting.replace(/^~(?=[/\\])/, home)];
   }
-  const data = env["XDG_DATA_HOME"] || path.join(home, ".local/share");
-  const venvs = where.folders
-    .flatMap((folder) => [path.join(folder, ".venv"), path.join(folder, "venv")])
-    .map((venv) => inVenv(venv, name, windows));
-  const onPath = (env["PATH"] ?? "").split(path.delimiter).filter((directory) => path.isAbsolute(directory));
-  const tools = [
-    env["UV_TOOL_BIN_DIR"],
-    env["PIPX_BIN_DIR"],
-    env["XDG_BIN_HOME"],
-    path.join(home, ".local/bin"),
-  ].filter((directory) => directory !== undefined);
-  const toolVenvs = [
-    path.join(env["UV_TOOL_DIR"] || path.join(data, "uv/tools"), "dg-lsp"),
-    path.join(env["PIPX_HOME"] || path.join(data, "pipx"), "venvs/dg-lsp"),
-    path.join(home, ".local/pipx/venvs/dg-lsp"),
-    where.privateVenv,
-  ].map((venv) => inVenv(venv, name, windows));
+  const venvs = folders.flatMap((folder) => [path.join(folder, ".venv"), path.join(folder, "venv")]);
+  const onPath = (env["PATH"] ?? "").split(path.delimiter);
+  const tools = [env["UV_TOOL_BIN_DIR"], env["PIPX_BIN_DIR"], env["XDG_BIN_HOME"], path.join(home, ".local/bin")];
   return [
-    ...venvs,
-    ...[...onPath, ...tools].map((directory) => path.join(directory, name)),
-    ...toolVenvs,
+    ...venvs.map((venv) => inVenv(venv, "dg-lsp", windows)),
+    ...[...onPath, ...tools]
+      .filter((directory): directory is string => directory !== undefined && path.isAbsolute(directory))
+      .map((directory) => path.join(directory, windows ? "dg-lsp.exe" : "dg-lsp")),
+    inVenv(privateVenv, "dg-lsp", windows),
   ];
 }
 
-/** An executable of a virtual environment. */
-export function inVenv(venv: string, name: string, windows: boolean): string {
-  return path.join(venv, windows ? "Scripts" : "bin", name);
+/** A program of a virtual environment. */
+export function inVenv(venv: string, name: string, windows = process.platform === "win32"): string {
+  return windows ? path.join(venv, "Scripts", `${name}.exe`) : path.join(venv, "bin", name);
 }

@@ -2,31 +2,21 @@
 
 import * as vscode from "vscode";
 
-const RIVALS: readonly string[] = [
-  "amazonwebservices.amazon-q-vscode",
-  "augment.vscode-augment",
-  "codeium.codeium",
-  "continue.continue",
-  "ggml-org.llama-vscode",
-  "github.copilot",
-  "github.copilot-chat",
-  "google.geminicodeassist",
-  "supermaven.supermaven",
-  "tabbyml.vscode-tabby",
-  "tabnine.tabnine-vscode",
+const RIVALS = new Set([
+  "amazonwebservices.amazon-q-vscode", "augment.vscode-augment", "codeium.codeium", "continue.continue",
+  "ggml-org.llama-vscode", "github.copilot", "github.copilot-chat", "google.geminicodeassist",
+  "supermaven.supermaven", "tabbyml.vscode-tabby", "tabnine.tabnine-vscode",
   "visualstudioexptteam.intellicode-completions",
-];
+]);
 
-/** Those that run now. */
-export function activeRivals(): vscode.Extension<unknown>[] {
-  return vscode.extensions.all.filter(
-    ({ id, isActive }) => isActive && RIVALS.includes(id.toLowerCase()),
-  );
+/** One that is enabled here, if any is. */
+export function findRival(): vscode.Extension<unknown> | undefined {
+  return vscode.extensions.all.find(({ id }) => RIVALS.has(id.toLowerCase()));
 }
 
-/** Says once per user that another one is active, and offers to give way. */
+/** Says once per user that there is another one, and offers to give way. */
 export async function warnOfRivals(memory: vscode.Memento): Promise<void> {
-  const [rival] = activeRivals();
+  const rival = findRival();
   if (!rival || memory.get("warnedOfRivals")) {
     return;
   }
@@ -34,8 +24,8 @@ export async function warnOfRivals(memory: vscode.Memento): Promise<void> {
   const name = (rival.packageJSON as { displayName?: string }).displayName ?? rival.id;
   const giveWay = "Only When I Ask";
   const choice = await vscode.window.showInformationMessage(
-    `dg-lsp: ${name} shows ghost text too; what comes first is seen. dg-lsp can answer only when ` +
-      "you trigger it.",
+    `dg-lsp: ${name} shows ghost text too, and what comes first is seen. ` +
+      "dg-lsp can answer only when you ask for it.",
     giveWay,
     "Keep Both",
   );

@@ -2,26 +2,15 @@
 
 import { access, constants } from "node:fs/promises";
 import { homedir } from "node:os";
-import * as path from "node:path";
 import * as vscode from "vscode";
-import {
-  CloseAction,
-  DidChangeConfigurationNotification,
-  ErrorAction,
-  ExecuteCommandRequest,
-  LanguageClient,
-  State,
-  type ErrorHandler,
-  type Middleware,
-} from "vscode-languageclient/node";
+import { CloseAction, ErrorAction, LanguageClient, type ErrorHandler, type Middleware } from "vscode-languageclient/node";
 import { Backoff } from "./backoff";
 import { places } from "./places";
-import { activeRivals } from "./rivals";
-import { serverSettings } from "./settings";
+import { findRival } from "./rivals";
 import type { Status } from "./state";
 import type { StatusItem } from "./status";
 
-const STARTING: Status = { state: "starting", message: "starting the server", progress: 0 };
+const NOT_THE_SERVERS: readonly string[] = ["server", "trace", "yieldToOthers"];
 
 /** One server and its client; `start` may be called again at any time. */
 export class Server implements vscode.Disposable {
@@ -41,21 +30,6 @@ export class Server implements vscode.Disposable {
     return started;
   }
 
-  /** Has the server fetch the settings. */
-  async settingsChanged(): Promise<void> {
-    if (this.client?.isRunning()) {
-      await this.client.sendNotification(DidChangeConfigurationNotification.type, { settings: null });
-    }
-  }
-
-  /** One of the server's commands; rejects where it does not run. */
-  async execute(command: string, ...args: unknown[]): Promise<unknown> {
-    if (!this.client?.isRunning()) {
-      throw new Error("the server does not run");
-    }
-    return this.client.sendRequest(ExecuteCommandRequest.type, { command, arguments: args });
-  }
-
   async dispose(): Promise<void> {
     await this.client?.dispose().catch(() => undefined); // it may have died already
     this.client = undefined;
@@ -69,45 +43,21 @@ export class Server implements vscode.Disposable {
       return false;
     }
     this.log.info(`starting ${command}`);
-    this.item.show(STARTING);
-    const client = new LanguageClient(
-      "dgLsp",
-      "dg-lsp",
-      { command, args: ["serve"] },
-      {
-        documentSelector: ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme })),
-        initializationOptions: serverSettings(read),
-        outputChannel: this.log,
-        traceOutputChannel: this.log,
-        errorHandler: this.errorHandler(new Backoff()),
-        middleware: this.middleware(),
-        initializationFailedHandler: () => false,
-      },
+    this.item.show("stopped", "the engine starts with the first file");
+    this.client = new LanguageClient("dgLsp", "dg-lsp", { command, args: ["serve"] }, {
+      documentSelector: ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme })),
+      initializationOptions: settings(),
+      synchronize: { configurationSection: "dgLsp" },
+      outputChannel: this.log,
+      errorHandler: this.errorHandler(new Backoff()),
+      middleware: this.middleware(),
+      initializationFailedHandler: () => false,
+    });
+    this.client.onNotification("dg/status", ({ state, message, progress }: Status) =>
+      this.item.show(state, message, progress),
     );
-    this.listen(client);
-    this.client = client;
-    try {
-      await client.start();
-    } catch (error) {
-      this.fail(`${command} does not start: ${String(error)}`);
-    }
+    await this.client.start().catch((error: unknown) => this.fail(`${command} does not start: ${String(error)}`));
     return true;
-  }
-
-  /** Shows the server's statuses; until it has said anything, that the engine is not needed yet. */
-  private listen(client: LanguageClient): void {
-    let quiet = true;
-    client.onNotification("dg/status", (status: Status) => {
-      quiet = false;
-      this.item.show(status);
-    });
-    client.onDidChangeState(({ newState }) => {
-      if (newState === State.Starting) {
-        quiet = true;
-      } else if (newState === State.Running && quiet) {
-        this.item.show({ state: "stopped", message: "the engine starts with the first file", progress: 0 });
-      }
-    });
   }
 
   private async find(): Promise<string | undefined> {
@@ -122,7 +72,7 @@ export class Server implements vscode.Disposable {
     });
     for (const place of all) {
       if (await access(place, constants.X_OK).then(() => true, () => false)) {
-        return path.resolve(place);
+        return place;
       }
     }
     this.log.warn(`no server at ${all.join(", ")}`);
@@ -131,7 +81,7 @@ export class Server implements vscode.Disposable {
 
   private fail(message: string): void {
     this.log.error(message);
-    this.item.show({ state: "failed", message, progress: 0 });
+    this.item.show("failed", message);
   }
 
   private errorHandler(backoff: Backoff): ErrorHandler {
@@ -143,7 +93,7 @@ export class Server implements vscode.Disposable {
           this.fail("the server keeps ending; see its log");
           return { action: CloseAction.DoNotRestart, handled: true };
         }
-        this.item.show(STARTING);
+        this.item.show("starting", "the server has ended and is started again");
         await new Promise((resolve) => setTimeout(resolve, wait));
         return { action: CloseAction.Restart, handled: true };
       },
@@ -155,19 +105,32 @@ export class Server implements vscode.Disposable {
       provideInlineCompletionItems: (document, position, context, token, next) => {
         const unasked = context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic;
         const selected = vscode.window.activeTextEditor?.selection.isEmpty === false; // as in a snippet
-        if (unasked && (selected || (read("yieldToOthers") === true && activeRivals().length > 0))) {
+        const gives = vscode.workspace.getConfiguration("dgLsp").get("yieldToOthers") && findRival();
+        if (unasked && (selected || gives)) {
           return undefined;
         }
-        return this.item.timed(async () => next(document, position, context, token));
+        return this.item.timed(async () => {
+          await this.client?.sendNotification("dg/didView", { editors: vscode.window.visibleTextEditors.map(view) });
+          return next(document, position, context, token);
+        });
       },
       workspace: {
-        configuration: ({ items }) => items.map(() => serverSettings(read)),
-        didChangeConfiguration: () => this.settingsChanged(),
+        configuration: ({ items }) => items.map(settings),
+        didChangeConfiguration: (_, next) => next(undefined), // that they have changed: the server asks
       },
     };
   }
 }
 
-function read(name: string): unknown {
-  return vscode.workspace.getConfiguration("dgLsp").get(name);
+/** What the server cannot know of an editor. */
+function view({ document, options, visibleRanges }: vscode.TextEditor): object {
+  const { tabSize, insertSpaces } = options;
+  const shown = visibleRanges.map(({ start, end }) => ({ start, end }));
+  return { uri: document.uri.toString(), formattingOptions: { tabSize, insertSpaces }, visibleRanges: shown };
+}
+
+/** What the server is told: all settings, as VS Code has merged them, but those of this extension alone. */
+function settings(): Record<string, unknown> {
+  const all = vscode.workspace.getConfiguration().get<Record<string, unknown>>("dgLsp", {});
+  return Object.fromEntries(Object.entries(all).filter(([name]) => !NOT_THE_SERVERS.includes(name)));
 }

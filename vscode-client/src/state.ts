@@ -1,4 +1,4 @@
-/** HOW the state is put into words: of the server, of the engine, of what is going on. Pure. */
+/** HOW the state of server and engine is put into words. Pure. */
 
 /** `dg/status`: what is happening, or why nothing is shown; `progress` is 0 to 1. */
 export interface Status {
@@ -7,25 +7,11 @@ export interface Status {
   readonly progress: number;
 }
 
-/** What is known beside the server's status. */
-export interface Activity {
-  readonly model: string;
-  readonly device: string;
-  readonly running: number; // requests that wait for an answer
-  readonly lastMs?: number; // what the last answer took
-}
-
-/** A status bar item. */
-export interface Shown {
-  readonly text: string;
-  readonly tooltip: string;
-  readonly severity: "none" | "error";
-}
-
 const ICONS: Readonly<Record<string, string>> = {
   starting: "loading~spin",
   loading: "loading~spin",
   ready: "sparkle",
+  thinking: "sync~spin",
   stopped: "circle-outline",
   failed: "error",
   disabled: "circle-slash",
@@ -33,23 +19,18 @@ const ICONS: Readonly<Record<string, string>> = {
   excluded: "eye-closed",
 };
 
-/** The item for a status: its icon, what is worth a glance, and the rest as its tooltip. */
-export function describe(status: Status, activity: Activity): Shown {
-  const { state, message, progress } = status;
-  const thinking = state === "ready" && activity.running > 0;
-  const icon = thinking ? "sync~spin" : (ICONS[state] ?? "question");
-  const percent = state === "loading" && progress > 0 ? ` ${Math.round(100 * progress)} %` : "";
+/** A status bar item's text, for a glance, and its tooltip; `lastMs` is what the last answer took. */
+export function describe(
+  { state, message, progress }: Status,
+  requests: number,
+  lastMs?: number,
+): { text: string; tooltip: string } {
+  const shown = state === "ready" && requests > 0 ? "thinking" : state;
+  const percent = state === "loading" ? ` ${Math.round(100 * progress)} %` : "";
+  const last = state === "ready" && lastMs !== undefined ? `last answer ${Math.round(lastMs)} ms` : "";
+  const details = [message, last].filter(Boolean).join(" · ");
   return {
-    text: `$(${icon}) dg-lsp${percent}`,
-    tooltip: `dg-lsp: ${sentence(thinking ? "thinking" : state, message, activity)}`,
-    severity: state === "failed" ? "error" : "none",
+    text: `$(${ICONS[shown] ?? "question"}) dg-lsp${percent}`,
+    tooltip: `dg-lsp: ${details ? `${shown}: ${details}` : shown}`,
   };
-}
-
-function sentence(state: string, message: string, activity: Activity): string {
-  if (message || state !== "ready") {
-    return message ? `${state}: ${message}` : state;
-  }
-  const last = activity.lastMs === undefined ? [] : [`last answer ${Math.round(activity.lastMs)} ms`];
-  return ["ready", activity.model, activity.device, ...last].join(" · ");
 }

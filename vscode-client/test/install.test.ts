@@ -31,8 +31,7 @@ test("makes an environment, installs what is named and fetches the model", async
   const { python, venv, calls } = await scripted("true");
   const titles: string[] = [];
   const never = new AbortController().signal;
-  const executable = await install({ python, venv, requirement: "some.whl" }, (title) => titles.push(title), ignore, never);
-  assert.equal(executable, path.join(venv, "bin/dg-lsp"));
+  await install({ python, venv, requirement: "some.whl" }, (title) => titles.push(title), ignore, never);
   assert.match(await calls(), /^-m pip install .*some\.whl\ndg-lsp pull\n$/);
   assert.equal(titles.length, 3);
 });
@@ -41,7 +40,7 @@ test("offline, the error is pip's own and no half environment stays", async () =
   const { python, venv } = await scripted('echo "ERROR: No matching distribution found" >&2; exit 1');
   const never = new AbortController().signal;
   await assert.rejects(install({ python, venv, requirement: "dg-lsp" }, ignore, ignore, never), {
-    message: "installing the server and the engine failed: ERROR: No matching distribution found",
+    message: "installing the server and the engine: ERROR: No matching distribution found",
   });
   assert.equal(await exists(venv), false);
 });
