@@ -250,8 +250,8 @@ class InfillConfig:
     up. The first `judged` tokens behind the hole (0: none) count `junction_weight` times as much as
     the hole's own. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
     the suffix, and made `lengthen` longer, twice as much each time, where the suffix has less than
-    -`surprise`; both `repairs` times at most. `max_steps`, `confidence`
-    and `leave_one_out` stand for the sampler's.
+    -`surprise`; both `repairs` times at most. `max_steps`, `confidence` and `leave_one_out` stand for
+    the sampler's. An earlier answer that stands after `again_steps` needs no search.
     """
 
     probe: bool | None = None
@@ -269,9 +269,10 @@ class InfillConfig:
     max_steps: int = 16
     confidence: float = 0.02
     leave_one_out: bool = False
+    again_steps: int = 3
 
     def __post_init__(self) -> None:
-        _require_positive(self, "probe_steps", "kept", "max_steps", "confidence")
+        _require_positive(self, "probe_steps", "kept", "max_steps", "confidence", "again_steps")
         if not self.lengths or min(self.lengths) < 0 or min(self.neighbours, default=1) < 1:
             raise ConfigError(
                 "lengths must be some numbers from 0 on and neighbours from 1 on, got "

@@ -296,11 +296,10 @@ class Engine:
     ) -> Filled:
         """A hole between known text, whose length is given, searched for up to `most`, or long."""
         model, policy = self._model.config, self._config.infill
-        begin = self._beginning(built)
+        begin, guess = self._beginning(built), self._guess(request, built)
 
         def layout(hole: int) -> Canvas:
-            guess = self._guess(request, built, hole)
-            return replace(prompt.canvas(built, hole, model), guess=guess, begin=begin)
+            return replace(prompt.canvas(built, hole, model), guess=guess[:hole], begin=begin)
 
         if long := self._long(request):
             return long_holes.fill(self._model, cache, layout(hole), most, long, **how)
@@ -308,6 +307,7 @@ class Engine:
             return infill.infill(self._model, cache, layout(hole), **how)
         room = model.canvas_length - len(built.lead) - len(built.suffix)
         bounds = range(1 if built.healed else 0, min(most, room) + 1)
+        how["earlier"] = self._earlier(request, built)
         return search.search(self._model, cache, layout, bounds, policy, **how)[0]
 
     def _beginning(self, built: Prompt) -> tuple[int, ...]:
@@ -453,22 +453,26 @@ class Engine:
             earlier=earlier.rest if earlier and self._config.warm_start else "",
         )
 
-    def _guess(self, request: InfillRequest, built: Prompt, hole: int) -> tuple[int, ...]:
-        """What the hole shows the denoiser first, where anything is known."""
-        text = self._expected(request)
-        if not text:
-            return ()
-        return tuple(self._tokenizer.encode(built.healed + self._cut(text, request)[0])[:hole])
-
-    def _expected(self, request: InfillRequest) -> str:
-        """What is left of an earlier answer, or a copy that is likelier right than wrong."""
+    def _guess(self, request: InfillRequest, built: Prompt) -> tuple[int, ...]:
+        """What a hole shows the denoiser first: an earlier answer, or a copy likelier right than not."""
         earlier = self._answers.find(request.prefix) if self._config.canvas_warm_start else None
         if earlier:
-            return earlier.left
+            return self._spelled(earlier.left, request, built)
         copy = None
         if self._config.canvas_drafts:
             copy = drafts.find(request.prefix, (request.suffix, *_elsewhere(request)))
-        return copy.text if copy and copy.probability >= 0.5 else ""
+        return self._spelled(copy.text if copy and copy.probability >= 0.5 else "", request, built)
+
+    def _earlier(self, request: InfillRequest, built: Prompt) -> tuple[int, ...]:
+        """What is left of an earlier answer, as a whole hole; nothing where it was typed over."""
+        earlier = self._answers.find(request.prefix) if self._config.canvas_warm_start else None
+        return self._spelled(earlier.rest if earlier else "", request, built)
+
+    def _spelled(self, text: str, request: InfillRequest, built: Prompt) -> tuple[int, ...]:
+        """The ids of `text` with what is healed before it; nothing for nothing."""
+        if not text:
+            return ()
+        return tuple(self._tokenizer.encode(built.healed + self._cut(text, request)[0]))
 
     def _allowed(self, ids: Sequence[int], built: Prompt) -> Tensor | None:
         written = self._tokenizer.decode(ids)

@@ -41,12 +41,16 @@ def search(
     seed: int,
     control: Control,
     steps: Steps = steps.plain,
+    *,
+    earlier: tuple[int, ...] = (),
 ) -> list[Filled]:
     """Fills a hole whose length is somewhere in `bounds`: all answers, the best first.
 
     `layout` gives the canvas with a hole of some length; all have the same clamped suffix, as far
     as it fits. At the deadline the answers are those that are there, marked with it; one forward is
-    always made. Each counts the forwards of the whole search. The cache is left as it was.
+    always made. Each counts the forwards of the whole search. What is left of an `earlier` answer is
+    denoised first, alone: if it stands within a few steps, it is the answer. The cache is left as it
+    was.
     """
     config = replace(
         config,
@@ -55,13 +59,15 @@ def search(
         leave_one_out=policy.leave_one_out,
     )
     run = _Run(model, cache, layout, bounds, policy, config, seed, control, steps)
-    run.probe()
-    wanted = run.likely()
-    for repair in range(1 + policy.repairs):
-        if not wanted or run.is_late():
-            break
-        run.decode(wanted)
-        wanted = run.repairs(repair)
+    again = earlier and len(earlier) in bounds and run.stands(earlier)
+    if not again and not run.late:
+        run.probe()
+        wanted = run.likely()
+        for repair in range(1 + policy.repairs):
+            if not wanted or run.is_late():
+                break
+            run.decode(wanted)
+            wanted = run.repairs(repair)
     late = StopReason.DEADLINE if run.late else None
     return [replace(f, forwards=run.forwards, stop=late or f.stop) for f in run.answers()]
 
@@ -90,6 +96,14 @@ class _Run:
         self.suffix = self.layout(self.bounds[0]).clamped
         # Of the longest hole's canvas: shorter ones may have padding behind the same suffix.
         self.judged = min(self.policy.judged, len(self.layout(self.bounds[-1]).clamped))
+
+    def stands(self, earlier: tuple[int, ...]) -> bool:
+        """Whether an earlier answer is found again in a few steps, and the suffix follows it."""
+        length, most = len(earlier), self.policy.again_steps
+        self._denoise({length: earlier}, self.found, self.control, most)
+        again = self.found[length]
+        surprising = lengths.is_surprising(again.junction, self.policy)
+        return again.stop is StopReason.COMPLETE and not surprising
 
     def probe(self) -> None:
         """A few steps over each of the lengths to be tried, without drafts."""

@@ -38,7 +38,10 @@ def empty_cache() -> PrefixCache:
 
 
 def searched(
-    model: ScriptedDenoiser, config: InfillConfig = INFILL, control: Control | None = None
+    model: ScriptedDenoiser,
+    config: InfillConfig = INFILL,
+    control: Control | None = None,
+    earlier: tuple[int, ...] = (),
 ) -> list[Filled]:
     return search.search(
         model,
@@ -49,6 +52,7 @@ def searched(
         SamplerConfig(),
         seed=1,
         control=control or Control(),
+        earlier=earlier,
     )
 
 
@@ -222,3 +226,28 @@ def test_cancelled_before_any_forward_nothing_more_is_done():
         with pytest.raises(Cancelled):
             searched(model, control=control)
         assert len(model.batches) == moment
+
+
+def test_an_earlier_answer_that_still_stands_needs_no_search():
+    model = scripted(13)
+    best = searched(model, earlier=tuple(model.middle))[0]
+    assert best.ids == tuple(model.middle)
+    assert best.stop is StopReason.COMPLETE
+    assert best.forwards == len(model.batches) <= INFILL.again_steps
+    assert best.forwards < searched(scripted(13))[0].forwards
+
+
+@pytest.mark.parametrize("kept", [9, 12, 20])
+def test_an_earlier_answer_that_no_longer_stands_is_searched_anew(kept):
+    model = scripted(13)
+    earlier = tuple([*model.middle, *words(90)][:kept])
+    best = searched(model, earlier=earlier)[0]
+    assert best.ids == tuple(model.middle)
+    assert best.forwards == len(model.batches)
+
+
+def test_an_earlier_answer_is_there_at_a_deadline(forwards_as_time):
+    model = forwards_as_time(scripted(13))
+    earlier = tuple(model.middle)
+    best = searched(model, earlier=earlier, control=Control(deadline=1))[0]
+    assert (best.ids, best.stop, best.forwards) == (earlier, StopReason.DEADLINE, 1)
