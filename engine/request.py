@@ -7,6 +7,7 @@ tokens, models or HTTP; `to_json` and `from_json` are the wire format of `/v1/in
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 MAX_HOLE_TOKENS = 1024
 MAX_TEXT_CHARS = 4_000_000
-PROTOCOL = 2  # of the HTTP interface; a client and an engine of different ones do not talk
+PROTOCOL = 3  # of the HTTP interface; a client and an engine of different ones do not talk
 
 
 class StopReason(StrEnum):
@@ -145,12 +146,43 @@ class Draft(_Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence(_Message):
+    """What speaks against a text, in nats, over the `tokens` it is spelled with.
+
+    `surprise` is minus the sum of their log-probabilities and `worst` the lowest of these; `end` is
+    that of what was written behind the text, None where a limit ended it. `junction` is the sum over
+    the first tokens behind the hole, where texts were compared by a causal reading.
+    """
+
+    tokens: int = 0
+    surprise: float = 0.0
+    worst: float = 0.0
+    end: float | None = None
+    junction: float | None = None
+
+    @property
+    def probability(self) -> float:
+        """The geometric mean of the tokens' probabilities."""
+        return math.exp(-self.surprise / max(1, self.tokens))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(_Message):
+    """A text for a hole and how likely it is right as far as it goes, 0 to 1, by its evidence."""
+
+    text: str
+    confidence: float
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfillResult(_Message):
     """The text for the hole and what it took.
 
-    `confidence` is the geometric mean probability of the tokens written, 0 to 1. `forwards`
-    counts model passes after the prompt was encoded; `cached_tokens` of `prompt_tokens` came
-    from the prefix cache. `timings_ms` has queue, tokenize, encode, decode and total.
+    `confidence` and `evidence` are those of a Candidate. `line` is the text's first line alone,
+    where it has more; `alternatives` are other texts that were found, the likeliest first.
+    `forwards` counts model passes after the prompt was encoded; `cached_tokens` of `prompt_tokens`
+    came from the prefix cache. `timings_ms` has queue, tokenize, encode, decode and total.
     """
 
     text: str
@@ -162,4 +194,7 @@ class InfillResult(_Message):
     forwards: int
     prompt_tokens: int
     cached_tokens: int
+    evidence: Evidence = field(default_factory=Evidence)
+    line: Candidate | None = None
+    alternatives: tuple[Candidate, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from engine import (
     causal,
     checkpoint,
+    confidence,
     drafts,
     endings,
     fit,
@@ -34,6 +36,7 @@ from engine import (
 )
 from engine.answers import Answers
 from engine.cache import PrefixCache, PrefixStore
+from engine.confidence import CALIBRATION
 from engine.config import EngineConfig, LongHoleConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
@@ -43,7 +46,7 @@ from engine.healing import Healer
 from engine.infill import Control, Filled
 from engine.model import Transformer, shapes
 from engine.prompt import Prompt
-from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
+from engine.request import Candidate, Draft, InfillRequest, InfillResult, Mode, StopReason
 from engine.steps import Canvas, Steps
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
@@ -182,11 +185,13 @@ class Engine:
         if answer.prompt_tokens - answer.cached_tokens > _LONG:
             memory.give_back()
         return InfillResult(
-            text=answer.text,
+            text=answer.best.text,
             stop=answer.stop,
             mode=mode,
             model=self._name,
-            confidence=math.exp(min(0.0, answer.filled.log_probability)),
+            confidence=answer.best.confidence,
+            evidence=answer.best.evidence,
+            line=answer.line,
             tokens=len(answer.filled.ids),
             forwards=answer.filled.forwards,
             prompt_tokens=answer.prompt_tokens,
@@ -257,7 +262,8 @@ class Engine:
         _, cached = self._prefix(built, control)
         clock.mark("encode")
         nothing = Filled(ids=(), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
-        return _Answer("", nothing.stop, nothing, len(built.ids), cached)
+        best = Candidate(text="", confidence=0.0)
+        return _Answer(best, nothing.stop, nothing, len(built.ids), cached)
 
     def _diffuse(
         self,
@@ -509,18 +515,38 @@ class Engine:
         self, request: InfillRequest, built: Prompt, filled: Filled, cached: int
     ) -> _Answer:
         text, stop = self._cut(self._text(filled.ids, built), request)
-        return _Answer(text, stop or filled.stop, filled, len(built.ids), cached)
+        line = endings.first_line(text)
+        return _Answer(
+            self._candidate(filled, built, text),
+            stop or filled.stop,
+            filled,
+            len(built.ids),
+            cached,
+            self._candidate(filled, built, line) if line != text else None,
+        )
+
+    def _candidate(self, filled: Filled, built: Prompt, text: str) -> Candidate:
+        """The beginning `text` of what was written, judged by the tokens that spell it."""
+        wanted = len(built.healed) + len(text)
+        count = bisect_left(
+            range(len(filled.ids)),
+            wanted,
+            key=lambda n: len(self._tokenizer.decode(filled.ids[:n])),
+        )
+        evidence = confidence.evidence(filled.log_probabilities, filled.end, count)
+        return Candidate(text=text, confidence=CALIBRATION.of(evidence), evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What one way of filling found."""
 
-    text: str
+    best: Candidate
     stop: StopReason
     filled: Filled
     prompt_tokens: int
     cached_tokens: int
+    line: Candidate | None = None  # the first line alone, where there are more
 
 
 class _Clock:
