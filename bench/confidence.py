@@ -139,7 +139,7 @@ def _gates(rows: Sequence[Row]) -> Iterator[str]:
 
 def _shown_right(row: Row, gate: float) -> bool | None:
     """Whether the first of what a gate lets through is right; None where it lets nothing through."""
-    passed = (offer["right"] for offer in row["offers"] if offer["score"] >= gate)
+    passed = (offer["right"] for offer in row["offers"] if offer["confidence"] >= gate)
     return next(passed, None)
 
 
@@ -190,8 +190,9 @@ def answered(engine: Engine, hole: Hole) -> Row:
             if each.text.strip()
         ],
         "offers": [
-            {"right": stands(offer.text, rest), "score": offer.score}
+            {"right": stands(offer.text, rest), "confidence": offer.confidence}
             for offer in choice.offers(result, place)
+            if not choice.too_short(offer.text)
         ],
     }
 

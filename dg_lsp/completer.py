@@ -85,7 +85,7 @@ class Completer:
             Offer(
                 offer.text,
                 ghost_text.covered(offer.text, place),
-                wanted=offer.score >= least and not choice.too_short(offer.text),
+                wanted=offer.confidence >= least and not choice.too_short(offer.text),
             )
             for offer in choice.offers(result, place)
         )

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 MAX_HOLE_TOKENS = 1024
 MAX_TEXT_CHARS = 4_000_000
+NEARLY = 0.05  # of confidence: no reason to prefer one text to another
 PROTOCOL = 3  # of the HTTP interface; a client and an engine of different ones do not talk
 
 
@@ -180,7 +182,7 @@ class InfillResult(_Message):
     """The text for the hole and what it took.
 
     `confidence` and `evidence` are those of a Candidate. `line` is the text's first line alone,
-    where it has more; `alternatives` are other texts that were found, the likeliest first.
+    where it has more; `alternatives` are other texts that were found, the best first.
     `forwards` counts model passes after the prompt was encoded; `cached_tokens` of `prompt_tokens`
     came from the prefix cache. `timings_ms` has queue, tokenize, encode, decode and total.
     """
@@ -198,3 +200,22 @@ class InfillResult(_Message):
     line: Candidate | None = None
     alternatives: tuple[Candidate, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def preferring(self, valid: Callable[[str], bool]) -> InfillResult:
+        """This, or where its text is not valid, with the first alternative that is and is as likely."""
+        if not self.alternatives or valid(self.text):
+            return self
+        likely = (a for a in self.alternatives if a.confidence >= self.confidence - NEARLY)
+        best = next((other for other in likely if valid(other.text)), None)
+        if best is None:
+            return self
+        own = Candidate(text=self.text, confidence=self.confidence, evidence=self.evidence)
+        return dataclasses.replace(
+            self,
+            text=best.text,
+            confidence=best.confidence,
+            evidence=best.evidence,
+            tokens=best.evidence.tokens,
+            line=None,
+            alternatives=(own, *(other for other in self.alternatives if other is not best)),
+        )

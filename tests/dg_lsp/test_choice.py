@@ -1,4 +1,4 @@
-"""Which of an engine's texts is offered, and how likely each is wanted. ║ is the cursor."""
+"""Which of an engine's texts is offered, and how likely each is right. ║ is the cursor."""
 
 import pytest
 
@@ -40,15 +40,13 @@ def test_the_short_and_the_long_answer(language, drawn, text, expected):
 
 
 def offered(drawn, *args, language="python", **how):
-    """Text and score of what is offered."""
+    """Texts, and how likely each is right."""
     found = choice.offers(answer(*args, **how), at(drawn, language))
-    return [(offer.text, pytest.approx(offer.score)) for offer in found]
+    return [(offer.text, pytest.approx(offer.confidence)) for offer in found]
 
 
-def test_the_score_is_the_engines_confidence_and_half_of_it_where_the_text_breaks():
+def test_an_answer_of_one_line_is_as_sure_as_the_engine():
     assert offered("a = ║\n", "1", confidence=0.8) == [("1", 0.8)]
-    # What covers a closer is shown whole, whatever the parser says.
-    assert offered("f(║)\n", "a) or x +)", confidence=0.8) == [("a) or x +)", 0.4)]
 
 
 def test_the_first_line_is_as_sure_as_the_engine_is_of_it_alone():
@@ -60,36 +58,31 @@ def test_the_first_line_is_as_sure_as_the_engine_is_of_it_alone():
 
 def test_a_statement_of_several_lines_is_no_surer_than_the_whole():
     text = "f(\n    a,\n)\ny = 1"
-    assert offered("x = ║\n", text, confidence=0.1, line=0.7) == [
-        ("f(\n    a,\n)", 0.1),
-        (text, 0.1),
-    ]
+    both = [(text, 0.1), ("f(\n    a,\n)", 0.1)]
+    assert offered("║\n", text, confidence=0.1, line=0.7) == both
 
 
 def test_where_the_filters_leave_one_line_it_is_rated_as_one():
     assert offered("f(║, b)\n", "a\nc", confidence=0.1, line=0.7) == [("a", 0.7)]
 
 
-def test_the_likeliest_text_is_offered():
+def test_the_engines_first_text_is_offered_while_it_parses():
     others = [("xyz", 0.6), ("uvw", 0.3)]
-    assert offered("a = ║\n", "abc", confidence=0.4, others=others) == [("xyz", 0.6)]
+    assert offered("a = ║\n", "abc", confidence=0.4, others=others) == [("abc", 0.4)]
 
 
 def test_of_nearly_as_likely_texts_one_that_parses_is_offered():
-    assert offered("a = (║)\n", "b) )", confidence=0.5, others=[("b", 0.48)]) == [("b", 0.48)]
-    assert offered("a = (║)\n", "b", confidence=0.48, others=[("b) )", 0.5)]) == [("b", 0.48)]
-    clearly = offered("a = (║)\n", "b) )", confidence=0.5, others=[("b", 0.3)])
-    assert clearly != [("b", 0.3)]
+    broken = "b + ) )"
+    for others in ([("b", 0.48)], [("c", 0.3), ("b", 0.48)], [("c +", 0.5), ("b", 0.48)]):
+        assert offered("a = ║\n", broken, confidence=0.5, others=others) == [("b", 0.48)]
 
 
-def test_a_text_of_which_nothing_is_left_gives_way_to_a_nearly_as_likely_one():
-    assert offered("║\nabcd = 1\n", "abcd = 1", confidence=0.5, others=[("b = 2", 0.46)]) == [
-        ("b = 2", 0.46)
-    ]
+def test_a_text_that_parses_is_not_offered_for_a_much_likelier_one():
+    assert offered("a = ║\n", "b + ) )", confidence=0.5, others=[("b", 0.3)]) == []
 
 
 def test_of_another_text_the_first_line_is_not_known_alone():
-    found = offered("a = ║\n", "b", confidence=0.1, line=0.9, others=[("c\nd = 2", 0.6)])
+    found = offered("a = ║\n", ") )", confidence=0.1, line=0.9, others=[("c\nd = 2", 0.6)])
     assert found == [("c", 0.6), ("c\nd = 2", 0.6)]
 
 

@@ -798,7 +798,7 @@ def test_no_text_makes_a_filter_raise(left, right, text, language):
         assert 0 <= ghost_text.covered(offered, snapshot) <= len(snapshot.line_right)
         assert kept.startswith(offered)
     for offer in choice.offers(answer(text), snapshot):
-        assert offer.text in kept and 0 <= offer.score <= 1
+        assert offer.text in kept and offer.confidence == 1
 
 
 def test_a_long_file_costs_what_a_short_one_does():
