@@ -1,14 +1,14 @@
 """Confidence: how likely a text is what belongs in a hole, by what the model thought of its tokens.
 
-Pure numbers. Knows nothing of text, tokens' ids or how they were decoded.
+Knows nothing of text, or of how it was found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.infill import Filled
 from engine.request import Evidence
 
 
@@ -29,16 +29,13 @@ class Calibration:
 CALIBRATION = Calibration(bias=1.08, slope=1.56)
 
 
-def evidence(log_probabilities: Sequence[float], end: float | None, count: int) -> Evidence:
-    """That of a text spelled by the first `count` of the tokens written.
-
-    What comes behind them, the rest or the `end` of all, has ended it.
-    """
-    own = log_probabilities[:count]
-    behind = log_probabilities[count] if count < len(log_probabilities) else end
+def evidence(filled: Filled) -> Evidence:
+    """That of a text spelled by all that was written."""
+    logs = filled.log_probabilities
     return Evidence(
-        tokens=len(own),
-        surprise=max(0.0, -math.fsum(own)),
-        worst=min(own, default=0.0),
-        end=behind,
+        tokens=len(logs),
+        surprise=max(0.0, -math.fsum(logs)),
+        worst=min(logs, default=0.0),
+        end=filled.end,
+        junction=filled.junction,
     )

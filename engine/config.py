@@ -295,6 +295,7 @@ class EngineConfig:
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
+    `rivals` compares what was written with what could be copied in its place, by a causal reading.
     `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the
     denoiser.
     `long_holes` is for models that were trained to continue text only; None leaves it.
@@ -318,6 +319,7 @@ class EngineConfig:
     drafts: bool = True
     canvas_drafts: bool = False
     favour_copies: bool = True
+    rivals: bool = True
     warm_start: bool = True
     canvas_warm_start: bool = False
     long_holes: LongHoleConfig | None = field(default_factory=LongHoleConfig)

@@ -152,8 +152,8 @@ class Evidence(_Message):
     """What speaks against a text, in nats, over the `tokens` it is spelled with.
 
     `surprise` is minus the sum of their log-probabilities and `worst` the lowest of these; `end` is
-    that of what was written behind the text, None where a limit ended it. `junction` is the sum over
-    the first tokens behind the hole, where texts were compared by a causal reading.
+    that of what was written behind the text, None where a limit ended it. `junction` is the mean over
+    the first tokens of what stands behind the hole, where they were judged.
     """
 
     tokens: int = 0

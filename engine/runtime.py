@@ -50,6 +50,7 @@ from engine.request import Candidate, Draft, InfillRequest, InfillResult, Mode, 
 from engine.steps import Canvas, Steps
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
+from engine.verify import Verify
 
 Progress = Callable[[float, str], None]
 
@@ -129,14 +130,17 @@ class Engine:
         *,
         cancelled: Callable[[], bool],
         on_draft: Callable[[Draft], None] | None = None,
+        valid: Callable[[str], bool] | None = None,
     ) -> InfillResult:
         """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true.
 
+        Of several texts found that are nearly as likely, one that is `valid`, such as one that parses.
         Raises OutOfMemory when there is not enough; what is cached is dropped then, and the next
         request is answered.
         """
         try:
-            return self._fill(request, cancelled, on_draft)
+            result = self._fill(request, cancelled, on_draft)
+            return result.preferring(valid) if valid else result
         except (RuntimeError, MemoryError) as error:
             if not fit.is_out_of_memory(error):
                 raise
@@ -192,6 +196,7 @@ class Engine:
             confidence=answer.best.confidence,
             evidence=answer.best.evidence,
             line=answer.line,
+            alternatives=answer.alternatives,
             tokens=len(answer.filled.ids),
             forwards=answer.filled.forwards,
             prompt_tokens=answer.prompt_tokens,
@@ -289,7 +294,7 @@ class Engine:
             begin = self._beginning(built)
             filled = infill.generate(self._model, cache, most, begin=begin, **how)
         clock.mark("decode")
-        return self._answer(request, built, filled, cached)
+        return self._answer(request, built, [filled], cached)
 
     def _denoise(
         self,
@@ -340,8 +345,45 @@ class Engine:
         clock.mark("encode")
         steered = self._steered(request, built, control, on_draft, in_hole=True)
         filled = causal.fill(self._model, cache, canvas, max_tokens=most, **steered)
+        fills = self._with_rivals(request, built, canvas, cache, filled, control)
         clock.mark("decode")
-        return self._answer(request, built, filled, cached)
+        return self._answer(request, built, fills, cached)
+
+    def _with_rivals(
+        self,
+        request: InfillRequest,
+        built: Prompt,
+        canvas: Canvas,
+        cache: PrefixCache,
+        filled: Filled,
+        control: Control,
+    ) -> list[Filled]:
+        """What was written and what could be copied in its place, the best first."""
+        if not self._config.rivals or request.hole_tokens or control.expired:
+            return [filled]
+        written, _ = self._cut(self._text(filled.ids, built), request)
+        copied = drafts.rivals(
+            request.prefix,
+            request.suffix,
+            (request.suffix, *_elsewhere(request)),
+            single_line=request.single_line,
+        )
+        ids = (
+            self._tokenizer.encode(built.healed + text)
+            for text in copied
+            if text.rstrip() != written.rstrip()
+        )
+        rivals = [
+            Filled(ids=tuple(each), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
+            for each in ids
+            if len(each) <= canvas.hole
+        ]
+        if not rivals:
+            return [filled]
+        control.check()
+        own = filled.first(self._spelling(filled, built, written))
+        ranked = Verify().rank(self._model, cache, [own, *rivals], built.suffix, canvas.lead)
+        return [replace(ranked[0], forwards=filled.forwards + 1), *ranked[1:]]
 
     def _laid_out(self, request: InfillRequest, unknown: int) -> tuple[Prompt, Canvas]:
         """The prompt, and the canvas with a hole of the length asked for, or of `unknown`."""
@@ -415,7 +457,7 @@ class Engine:
         filled = causal.decode(self._model, cache, hidden, most, **steered)
         self._prefixes.trim()
         clock.mark("decode")
-        return self._answer(request, built, filled, cached)
+        return self._answer(request, built, [filled], cached)
 
     def _steered(
         self,
@@ -512,10 +554,13 @@ class Engine:
         return (text[: end[0]], end[1]) if end else (text, None)
 
     def _answer(
-        self, request: InfillRequest, built: Prompt, filled: Filled, cached: int
+        self, request: InfillRequest, built: Prompt, fills: Sequence[Filled], cached: int
     ) -> _Answer:
+        """That the first of `fills` is the best and the others, where they read otherwise, are left."""
+        filled = fills[0]
         text, stop = self._cut(self._text(filled.ids, built), request)
         line = endings.first_line(text)
+        others = {self._cut(self._text(other.ids, built), request)[0]: other for other in fills[1:]}
         return _Answer(
             self._candidate(filled, built, text),
             stop or filled.stop,
@@ -523,18 +568,22 @@ class Engine:
             len(built.ids),
             cached,
             self._candidate(filled, built, line) if line != text else None,
+            tuple(self._candidate(o, built, other) for other, o in others.items() if other != text),
         )
 
     def _candidate(self, filled: Filled, built: Prompt, text: str) -> Candidate:
         """The beginning `text` of what was written, judged by the tokens that spell it."""
+        evidence = confidence.evidence(filled.first(self._spelling(filled, built, text)))
+        return Candidate(text=text, confidence=CALIBRATION.of(evidence), evidence=evidence)
+
+    def _spelling(self, filled: Filled, built: Prompt, text: str) -> int:
+        """How many of the ids written spell what was healed and the beginning `text`."""
         wanted = len(built.healed) + len(text)
-        count = bisect_left(
+        return bisect_left(
             range(len(filled.ids)),
             wanted,
             key=lambda n: len(self._tokenizer.decode(filled.ids[:n])),
         )
-        evidence = confidence.evidence(filled.log_probabilities, filled.end, count)
-        return Candidate(text=text, confidence=CALIBRATION.of(evidence), evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -547,6 +596,7 @@ class _Answer:
     prompt_tokens: int
     cached_tokens: int
     line: Candidate | None = None  # the first line alone, where there are more
+    alternatives: tuple[Candidate, ...] = ()
 
 
 class _Clock:
