@@ -250,8 +250,9 @@ class InfillConfig:
     up. The first `judged` tokens behind the hole (0: none) count `junction_weight` times as much as
     the hole's own. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
     the suffix, and made `lengthen` longer, twice as much each time, where the suffix has less than
-    -`surprise`; both `repairs` times at most. `max_steps`, `confidence` and `leave_one_out` stand for
-    the sampler's. An earlier answer that stands after `again_steps` needs no search.
+    -`surprise`; both `repairs` times at most. `verify` has the answers ranked by a causal reading.
+    `max_steps`, `confidence` and `leave_one_out` stand for the sampler's. An earlier answer that stands
+    after `again_steps` needs no search.
     """
 
     probe: bool | None = None
@@ -266,6 +267,7 @@ class InfillConfig:
     lengthen: int = 4
     surprise: float = 3.0
     repairs: int = 5
+    verify: bool = True
     max_steps: int = 16
     confidence: float = 0.02
     leave_one_out: bool = False

@@ -289,12 +289,12 @@ class Engine:
         }
         most = (request.hole_tokens or request.max_tokens) + self._healed_slots(built)
         if canvas.clamped or canvas.lead:
-            filled = self._denoise(request, built, canvas.hole, most, cache, **how)
+            fills = self._denoise(request, built, canvas.hole, most, cache, **how)
         else:
             begin = self._beginning(built)
-            filled = infill.generate(self._model, cache, most, begin=begin, **how)
+            fills = [infill.generate(self._model, cache, most, begin=begin, **how)]
         clock.mark("decode")
-        return self._answer(request, built, [filled], cached)
+        return self._answer(request, built, fills, cached)
 
     def _denoise(
         self,
@@ -304,8 +304,11 @@ class Engine:
         most: int,
         cache: PrefixCache,
         **how: Any,
-    ) -> Filled:
-        """A hole between known text, whose length is given, searched for up to `most`, or long."""
+    ) -> Sequence[Filled]:
+        """A hole between known text, whose length is given, searched for up to `most`, or long.
+
+        Of a search all answers, the best first.
+        """
         model, policy = self._model.config, self._config.infill
         begin, guess = self._beginning(built), self._guess(request, built)
 
@@ -313,13 +316,22 @@ class Engine:
             return replace(prompt.canvas(built, hole, model), guess=guess[:hole], begin=begin)
 
         if long := self._long(request):
-            return long_holes.fill(self._model, cache, layout(hole), most, long, **how)
+            return [long_holes.fill(self._model, cache, layout(hole), most, long, **how)]
         if request.hole_tokens or not built.suffix or not search.is_wanted(model, policy):
-            return infill.infill(self._model, cache, layout(hole), **how)
+            return [infill.infill(self._model, cache, layout(hole), **how)]
         room = model.canvas_length - len(built.lead) - len(built.suffix)
         bounds = range(1 if built.healed else 0, min(most, room) + 1)
         how["earlier"] = self._earlier(request, built)
-        return search.search(self._model, cache, layout, bounds, policy, **how)[0]
+        fills = search.search(self._model, cache, layout, bounds, policy, **how)
+        if not policy.verify or len(fills) < 2 or how["control"].expired:
+            return fills
+        return self._ranked(fills, built, cache)
+
+    def _ranked(self, fills: Sequence[Filled], built: Prompt, cache: PrefixCache) -> list[Filled]:
+        """The fills by a causal reading, the best first; it counts the forwards of the first."""
+        forwards = fills[0].forwards + 1
+        best, *others = Verify().rank(self._model, cache, fills, built.suffix, built.lead)
+        return [replace(best, forwards=forwards), *others]
 
     def _beginning(self, built: Prompt) -> tuple[int, ...]:
         """The ids the hole may begin with, where something is healed; none stands for all."""
@@ -345,7 +357,7 @@ class Engine:
         clock.mark("encode")
         steered = self._steered(request, built, control, on_draft, in_hole=True)
         filled = causal.fill(self._model, cache, canvas, max_tokens=most, **steered)
-        fills = self._with_rivals(request, built, canvas, cache, filled, control)
+        fills = self._with_rivals(request, built, canvas.hole, cache, filled, control)
         clock.mark("decode")
         return self._answer(request, built, fills, cached)
 
@@ -353,7 +365,7 @@ class Engine:
         self,
         request: InfillRequest,
         built: Prompt,
-        canvas: Canvas,
+        room: int,
         cache: PrefixCache,
         filled: Filled,
         control: Control,
@@ -376,14 +388,13 @@ class Engine:
         rivals = [
             Filled(ids=tuple(each), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
             for each in ids
-            if len(each) <= canvas.hole
+            if len(each) <= room
         ]
         if not rivals:
             return [filled]
         control.check()
         own = filled.first(self._spelling(filled, built, written))
-        ranked = Verify().rank(self._model, cache, [own, *rivals], built.suffix, canvas.lead)
-        return [replace(ranked[0], forwards=filled.forwards + 1), *ranked[1:]]
+        return self._ranked([own, *rivals], built, cache)
 
     def _laid_out(self, request: InfillRequest, unknown: int) -> tuple[Prompt, Canvas]:
         """The prompt, and the canvas with a hole of the length asked for, or of `unknown`."""

@@ -172,9 +172,9 @@ def test_a_bridge_and_a_copy_up_to_its_end_are_rivals_where_much_around_them_is_
     assert rivals(before, after, [after], single_line=True) == ("total = width * height",)
     assert rivals("def a(b):\n    ", after, [after], single_line=True) == ()
     # What stands there goes on with another line than the text behind the hole.
-    found = rivals(before, "\n    return None\n", [], single_line=True)
+    found = rivals(before, "\n    yield None\n", [], single_line=True)
     assert found == ("total = width * height",)
-    assert rivals(before, "\n    return None\n", [], single_line=False) == (), "of no known end"
+    assert rivals(before, "\n    yield None\n", [], single_line=False) == (), "of no known end"
 
 
 @given(st.text("abc \n", max_size=30), st.text("abc", min_size=1, max_size=9), st.data())

@@ -47,7 +47,7 @@ def engine(tmp_path_factory) -> Engine:
     texts = [tokenizer.decode([i]) for i in range(tiny.VOCAB)]
     odd = [i for i, text in enumerate(texts) if not (text and text.isascii())]
     model.embed_tokens.weight[odd] = 0  # a logit of 0 is never the highest
-    config = EngineConfig(model=directory, device="cpu", favour_copies=False)
+    config = EngineConfig(model=directory, device="cpu", favour_copies=False, warm_start=False)
     return Engine("sealed", config, model, tokenizer)
 
 
