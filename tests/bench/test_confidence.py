@@ -64,12 +64,12 @@ def test_the_report_says_what_was_promised_and_what_a_threshold_shows():
     for _, _, told, seen in bins:
         assert abs(int(told.strip("%")) - int(seen.strip("%"))) < 8
     assert ("| mean probability of tokens | 0.500 |") in "\n".join(lines), "it is the same for all"
-    assert gates[0][1] == "100%" and gates[0][3] == f"0 of {sum(right)}"
+    assert gates[0][1] == "100%" and gates[0][3] == str(sum(right))
     kept = [r for p, r in zip(promised, right, strict=True) if p >= 0.5]
     (half,) = (row for row in gates if row[0] == "0.5")
     assert half[1] == f"{len(kept) / len(rows):.0%}"
     assert half[2].startswith(f"{sum(kept) / len(kept):.0%} (")
-    assert half[3] == f"{sum(right) - sum(kept)} of {sum(right)}"
+    assert half[3] == str(sum(kept))
 
 
 def test_the_first_of_what_a_threshold_lets_through_counts():
