@@ -164,11 +164,11 @@ def test_of_a_single_line_no_bridge_has_two():
     assert bridge(before, after, [], single_line=True) is None
 
 
-BLOCK = "def area(width, height):\n    total = width * height\n    return total\n\n\n"
+BLOCK = "def area_of_rectangle(width, height):\n    total = width * height\n    return total\n\n\n"
 
 
 def test_a_bridge_and_a_copy_up_to_its_end_are_rivals_where_much_around_them_is_the_same():
-    before, after = BLOCK + "def area(width, height):\n    ", "\n    return total\n"
+    before, after = BLOCK + "def area_of_rectangle(width, height):\n    ", "\n    return total\n"
     assert rivals(before, after, [after], single_line=True) == ("total = width * height",)
     assert rivals("def a(b):\n    ", after, [after], single_line=True) == ()
     # What stands there goes on with another line than the text behind the hole.

@@ -60,10 +60,8 @@ def without_rivals(engine: Engine) -> Engine:
 def test_what_reads_better_is_the_answer_and_the_other_is_left(engine, monkeypatch, better):
     written = without_rivals(engine).infill(ASKED, cancelled=never)
     assert written.mode is Mode.FIM and written.alternatives == ()
-    healed = "    "
-    length = len(engine._tokenizer.encode(healed + COPY))
-    sign = 1 if better == "copied" else -1
-    monkeypatch.setattr(Verify, "score", lambda self, reading, own: sign * (own == length))
+    sign = -1 if better == "copied" else 1  # it is the shorter one
+    monkeypatch.setattr(Verify, "score", lambda self, reading, length: sign * length)
     result = engine.infill(ASKED, cancelled=never)
     (other,) = result.alternatives
     texts = {"copied": COPY, "written": written.text}
@@ -76,7 +74,7 @@ def test_what_reads_better_is_the_answer_and_the_other_is_left(engine, monkeypat
     else:
         assert other.confidence == pytest.approx(written.confidence, abs=1e-5)
         assert result.stop is StopReason.COMPLETE
-        assert result.evidence.tokens == length
+        assert len(COPY) <= result.evidence.tokens < written.tokens, "a token a letter"
 
 
 def test_of_texts_nearly_as_likely_the_valid_one_is_taken(engine, monkeypatch):

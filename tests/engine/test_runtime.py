@@ -54,11 +54,11 @@ def test_a_hole_is_filled_by_denoising_where_the_model_was_trained_for_it(gemma)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_of_several_lengths_a_causal_reading_says_which_is_best(gemma, monkeypatch, sign):
     request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", max_tokens=8)
-    config = replace(gemma._config, infill=InfillConfig(verify=False))
-    unread = Engine("unread", config, gemma._model, gemma._tokenizer)
-    by_denoising = unread.infill(request, cancelled=never)
     monkeypatch.setattr(Verify, "score", lambda self, reading, length: sign * float(length))
-    result = gemma.infill(request, cancelled=never)
+    by_denoising, result = (
+        Engine("fresh", config, gemma._model, gemma._tokenizer).infill(request, cancelled=never)
+        for config in (replace(gemma._config, infill=InfillConfig(verify=False)), gemma._config)
+    )
     texts = [(each.evidence.tokens, each.text) for each in (result, *result.alternatives)]
     assert texts == sorted(texts, key=lambda text: -sign * text[0])
     others = (by_denoising, *by_denoising.alternatives)
