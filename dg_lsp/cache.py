@@ -21,18 +21,26 @@ _CLOSERS = ")]}>\"'`"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Text to insert at the cursor, in place of `covered` characters right of it."""
+    """Text to insert at the cursor, in place of `covered` characters right of it.
+
+    `wanted` also by who did not ask.
+    """
 
     text: str
     covered: int = 0
+    wanted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What there is to show at one place, the best first; `wanted` also by who did not ask."""
+    """What there is to show at one place, the best first."""
 
     offers: tuple[Offer, ...] = ()
-    wanted: bool = True
+
+    @property
+    def unasked(self) -> Answer:
+        """What of it is shown to who did not ask."""
+        return Answer(tuple(offer for offer in self.offers if offer.wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +140,10 @@ def _rest(entry: _Entry, place: Snapshot) -> Answer | None:
         end = place.offset + covered
         closers = "\n" not in (gone := place.text[place.offset : end]) and CLOSERS.fullmatch(gone)
         if closers and hash(place.text[end:]) == behind:
-            offers.append(Offer(rest, covered))
+            offers.append(Offer(rest, covered, offer.wanted))
     if not offers or hash(place.text[: entry.offset]) != entry.before:
         return None
-    return Answer(tuple(offers), entry.answer.wanted)
+    return Answer(tuple(offers))
 
 
 def _key(place: Snapshot) -> _Key:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from dg_lsp import ghost_text
+from dg_lsp import choice, ghost_text
 from dg_lsp.cache import Answer, Cache, Offer
 from dg_lsp.document import LINE_END, Snapshot
 from dg_lsp.scheduler import Scheduler
@@ -54,8 +54,10 @@ class Completer:
         if found is None and not refusal:
             await turn.engine(self._fill, at_once=not automatic)
             found = self._cache.find(place)
-        if found is None or (automatic and not found.wanted):
+        if found is None:
             return Answer()
+        if automatic:
+            found = found.unasked
         if found.offers and self._settings.ask_ahead:
             places = (ahead for ahead in _ahead(place, found) if ahead not in self._cache)
             self._scheduler.ahead(places, self._fill)
@@ -78,17 +80,16 @@ class Completer:
     async def _fill(self, place: Snapshot) -> None:
         """Asks the engine and keeps what is worth showing of its answer."""
         result = await self._infill(place)
-        text = ghost_text.apply(result.text, place)
-        if not text:
-            self._cache.put(place, Answer())
-            return
-        score = ghost_text.score(result, text, place).value
-        wanted = score >= self._settings.min_score and not ghost_text.too_short(text)
+        least = self._settings.min_score
         offers = tuple(
-            Offer(offered, ghost_text.covered(offered, place))
-            for offered in ghost_text.answers(text, place)
+            Offer(
+                offer.text,
+                ghost_text.covered(offer.text, place),
+                wanted=offer.confidence >= least and not choice.too_short(offer.text),
+            )
+            for offer in choice.offers(result, place)
         )
-        self._cache.put(place, Answer(offers, wanted))
+        self._cache.put(place, Answer(offers))
 
 
 def _ahead(place: Snapshot, answer: Answer) -> Iterator[Snapshot]:

@@ -6,38 +6,20 @@ order of FILTERS, and an empty text means nothing to show. Knows nothing of LSP 
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dg_lsp import brackets, indentation, repetition
 from dg_lsp.document import LINE_END, Snapshot, whole_characters
 from dg_lsp.syntax import Window, window
-from engine.request import InfillResult, StopReason
-
-logger = logging.getLogger(__name__)
 
 Filter = Callable[[str, Snapshot], str]
 
-MIN_CHARS = 4  # fewer are typed sooner than read
-
 _CLOSERS = ")]}\"'`"
-_CUT_OFF = (StopReason.LENGTH, StopReason.DEADLINE)
 _CLOSER_LINE = re.compile(r"\s*(?:[)\]}]+|(?:end|fi|done|esac)\b)[;,)]*\s*")
 _GOES_ON = re.compile(
     r"\s*[)\]}]*\s*(?:else|elif|elsif|elseif|except|finally|catch|rescue|ensure|when|case|default)\b"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How likely an answer is wanted, 0 to 1, and what that was made from."""
-
-    value: float
-    confidence: float
-    finished: bool
-    parses: bool
 
 
 def apply(text: str, snapshot: Snapshot) -> str:
@@ -45,42 +27,6 @@ def apply(text: str, snapshot: Snapshot) -> str:
     for keep in FILTERS:
         text = keep(text, snapshot)
     return text
-
-
-def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:
-    """What `apply` left, and its first statement alone: the one to show first, then the other.
-
-    A block comes first where a block is due: on an empty line and behind what opens one. On a
-    line that is begun the rest of that line does.
-    """
-    if not text:
-        return ()
-    first = _first_statement(text, snapshot)
-    if first == text or not first.strip() or window(snapshot).breaks(first):
-        return (text,)
-    left = snapshot.line_left
-    last = LINE_END.split(left + first)[-1]
-    header = left if LINE_END.match(first) else last
-    block = not left.strip() or indentation.opens_block(header)
-    return (text, first) if block else (first, text)
-
-
-def score(result: InfillResult, text: str, snapshot: Snapshot) -> Score:
-    """Rates what `apply` left of the engine's result; its inputs are logged, the text is not."""
-    finished = result.stop not in _CUT_OFF
-    parses = not window(snapshot).breaks(LINE_END.sub("\n", text))
-    value = result.confidence * (1.0 if finished else 0.8) * (1.0 if parses else 0.5)
-    found = Score(value=value, confidence=result.confidence, finished=finished, parses=parses)
-    logger.debug(
-        "score %.3f: confidence %.3f, stop %s, parses %s, %d characters",
-        *(value, result.confidence, result.stop, parses, len(text)),
-    )
-    return found
-
-
-def too_short(text: str) -> bool:
-    """Whether unasked-for text is not worth the look; of what was asked for all is shown."""
-    return len("".join(text.split())) < MIN_CHARS
 
 
 def covered(text: str, snapshot: Snapshot) -> int:
@@ -289,18 +235,6 @@ FILTERS: tuple[Filter, ...] = (
     drop_invisible,
     use_document_newlines,
 )
-
-
-def _first_statement(text: str, snapshot: Snapshot) -> str:
-    """The first line that says something, and those it takes to close what it opens."""
-    here = window(snapshot)
-    depth, end = len(here.state().stack), -1
-    for line in text.split("\n"):
-        end += 1 + len(line)
-        state = here.state(LINE_END.sub("\n", text[:end]))
-        if line.strip() and len(state.stack) <= depth and not state.inside:
-            break
-    return text[:end].rstrip()
 
 
 def _with_closer(text: str, end: int, line: str, here: Window) -> str:

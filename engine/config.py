@@ -250,8 +250,9 @@ class InfillConfig:
     up. The first `judged` tokens behind the hole (0: none) count `junction_weight` times as much as
     the hole's own. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
     the suffix, and made `lengthen` longer, twice as much each time, where the suffix has less than
-    -`surprise`; both `repairs` times at most. `max_steps`, `confidence` and `leave_one_out` stand for
-    the sampler's. An earlier answer that stands after `again_steps` needs no search.
+    -`surprise`; both `repairs` times at most. `verify` has the answers ranked by a causal reading.
+    `max_steps`, `confidence` and `leave_one_out` stand for the sampler's. An earlier answer that stands
+    after `again_steps` needs no search.
     """
 
     probe: bool | None = None
@@ -266,6 +267,7 @@ class InfillConfig:
     lengthen: int = 4
     surprise: float = 3.0
     repairs: int = 5
+    verify: bool = True
     max_steps: int = 16
     confidence: float = 0.02
     leave_one_out: bool = False
@@ -295,6 +297,7 @@ class EngineConfig:
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
+    `rivals` compares what was written with what could be copied in its place, by a causal reading.
     `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the
     denoiser.
     `long_holes` is for models that were trained to continue text only; None leaves it.
@@ -318,6 +321,7 @@ class EngineConfig:
     drafts: bool = True
     canvas_drafts: bool = False
     favour_copies: bool = True
+    rivals: bool = True
     warm_start: bool = True
     canvas_warm_start: bool = False
     long_holes: LongHoleConfig | None = field(default_factory=LongHoleConfig)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine import endings
 from engine.request import StopReason
 from engine.tokenizer import Tokenizer
 
@@ -25,6 +26,7 @@ _STEP = 1.05
 # Enough of what follows a hole to look for: blanks and line ends alone stand everywhere.
 _SHOWN = re.compile(r"\s*\S(?:\s*\S){0,2}")
 _BRIDGE_CHARS, _LEAST_BRIDGED = 600, 4
+_RIVAL_MATCH = 32  # characters; all copies that beat an answer had more (LOG.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,25 @@ def bridge(before: str, after: str, elsewhere: Sequence[str], *, single_line: bo
                     best = Copy(text=middle, matched=matched)
             at = text.find(shown[0], at + 1)
     return best
+
+
+def rivals(
+    before: str, after: str, elsewhere: Sequence[str], *, single_line: bool
+) -> tuple[str, ...]:
+    """Whole texts to copy that may be better than what a model writes; mostly none.
+
+    With as much around them that is the same as here, their ends known: a bridge, and what `find`
+    finds up to where it would end.
+    """
+    middle = bridge(before, after, elsewhere, single_line=single_line)
+    copy = find(before, elsewhere)
+    texts = []
+    if middle and middle.matched >= _RIVAL_MATCH:
+        texts.append(middle.text)
+    if copy and copy.matched >= _RIVAL_MATCH:
+        end = endings.find_end(copy.text, after, single_line=single_line)
+        texts += [copy.text[: end[0]]] if end else []
+    return tuple(dict.fromkeys(text for text in texts if text.strip()))
 
 
 def worthwhile(probability: float, most: int, cost: Callable[[int], float]) -> int:

@@ -29,6 +29,17 @@ def find_end(text: str, suffix: str, *, single_line: bool) -> tuple[int, StopRea
     return _repeated_line(text, below)
 
 
+def first_line(text: str) -> str:
+    r"""The text up to the end of the first line that says something.
+
+    >>> first_line("\n  return x\n  y")
+    '\n  return x'
+    """
+    blank = len(text) - len(text.lstrip())
+    end = text.find("\n", blank)
+    return text if end < 0 else text[:end]
+
+
 def _repeated_line(text: str, below: str) -> tuple[int, StopReason] | None:
     """Where a whole written line equals the first line with text on it below the hole."""
     wanted = next((line.rstrip() for line in below.split("\n") if line.strip()), None)

@@ -73,6 +73,12 @@ class Filled:
         """The mean over what was written; 0 for nothing."""
         return math.fsum(self.log_probabilities) / max(1, len(self.log_probabilities))
 
+    def first(self, count: int) -> Filled:
+        """The first `count` ids alone: what was written behind them has ended them."""
+        own, behind = self.log_probabilities[:count], self.log_probabilities[count:]
+        end = behind[0] if behind else self.end
+        return replace(self, ids=self.ids[:count], log_probabilities=own, end=end)
+
 
 Trailing = Callable[[Mapping[int, Filled]], Iterable[int]]
 

@@ -7,14 +7,17 @@ tokens, models or HTTP; `to_json` and `from_json` are the wire format of `/v1/in
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 MAX_HOLE_TOKENS = 1024
 MAX_TEXT_CHARS = 4_000_000
-PROTOCOL = 2  # of the HTTP interface; a client and an engine of different ones do not talk
+NEARLY = 0.05  # of confidence: no reason to prefer one text to another
+PROTOCOL = 3  # of the HTTP interface; a client and an engine of different ones do not talk
 
 
 class StopReason(StrEnum):
@@ -145,12 +148,43 @@ class Draft(_Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence(_Message):
+    """What speaks against a text, in nats, over the `tokens` it is spelled with.
+
+    `surprise` is minus the sum of their log-probabilities and `worst` the lowest of these; `end` is
+    that of what was written behind the text, None where a limit ended it. `junction` is the mean over
+    the first tokens of what stands behind the hole, where they were judged.
+    """
+
+    tokens: int = 0
+    surprise: float = 0.0
+    worst: float = 0.0
+    end: float | None = None
+    junction: float | None = None
+
+    @property
+    def probability(self) -> float:
+        """The geometric mean of the tokens' probabilities."""
+        return math.exp(-self.surprise / max(1, self.tokens))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(_Message):
+    """A text for a hole and how likely it is right as far as it goes, 0 to 1, by its evidence."""
+
+    text: str
+    confidence: float
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfillResult(_Message):
     """The text for the hole and what it took.
 
-    `confidence` is the geometric mean probability of the tokens written, 0 to 1. `forwards`
-    counts model passes after the prompt was encoded; `cached_tokens` of `prompt_tokens` came
-    from the prefix cache. `timings_ms` has queue, tokenize, encode, decode and total.
+    `confidence` and `evidence` are those of a Candidate. `line` is the text's first line alone,
+    where it has more; `alternatives` are other texts that were found, the best first.
+    `forwards` counts model passes after the prompt was encoded; `cached_tokens` of `prompt_tokens`
+    came from the prefix cache. `timings_ms` has queue, tokenize, encode, decode and total.
     """
 
     text: str
@@ -162,4 +196,26 @@ class InfillResult(_Message):
     forwards: int
     prompt_tokens: int
     cached_tokens: int
+    evidence: Evidence = field(default_factory=Evidence)
+    line: Candidate | None = None
+    alternatives: tuple[Candidate, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def preferring(self, valid: Callable[[str], bool]) -> InfillResult:
+        """This, or where its text is not valid, with the first alternative that is and is as likely."""
+        if not self.alternatives or valid(self.text):
+            return self
+        likely = (a for a in self.alternatives if a.confidence >= self.confidence - NEARLY)
+        best = next((other for other in likely if valid(other.text)), None)
+        if best is None:
+            return self
+        own = Candidate(text=self.text, confidence=self.confidence, evidence=self.evidence)
+        return dataclasses.replace(
+            self,
+            text=best.text,
+            confidence=best.confidence,
+            evidence=best.evidence,
+            tokens=best.evidence.tokens,
+            line=None,
+            alternatives=(own, *(other for other in self.alternatives if other is not best)),
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from engine import (
     causal,
     checkpoint,
+    confidence,
     drafts,
     endings,
     fit,
@@ -34,6 +36,7 @@ from engine import (
 )
 from engine.answers import Answers
 from engine.cache import PrefixCache, PrefixStore
+from engine.confidence import CALIBRATION
 from engine.config import EngineConfig, LongHoleConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
 from engine.errors import ConfigError, EngineError
@@ -43,10 +46,11 @@ from engine.healing import Healer
 from engine.infill import Control, Filled
 from engine.model import Transformer, shapes
 from engine.prompt import Prompt
-from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
+from engine.request import Candidate, Draft, InfillRequest, InfillResult, Mode, StopReason
 from engine.steps import Canvas, Steps
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
+from engine.verify import Verify
 
 Progress = Callable[[float, str], None]
 
@@ -126,14 +130,17 @@ class Engine:
         *,
         cancelled: Callable[[], bool],
         on_draft: Callable[[Draft], None] | None = None,
+        valid: Callable[[str], bool] | None = None,
     ) -> InfillResult:
         """Fills one hole. Raises Cancelled between two forwards once `cancelled()` is true.
 
+        Of several texts found that are nearly as likely, one that is `valid`, such as one that parses.
         Raises OutOfMemory when there is not enough; what is cached is dropped then, and the next
         request is answered.
         """
         try:
-            return self._fill(request, cancelled, on_draft)
+            result = self._fill(request, cancelled, on_draft)
+            return result.preferring(valid) if valid else result
         except (RuntimeError, MemoryError) as error:
             if not fit.is_out_of_memory(error):
                 raise
@@ -182,11 +189,14 @@ class Engine:
         if answer.prompt_tokens - answer.cached_tokens > _LONG:
             memory.give_back()
         return InfillResult(
-            text=answer.text,
+            text=answer.best.text,
             stop=answer.stop,
             mode=mode,
             model=self._name,
-            confidence=math.exp(min(0.0, answer.filled.log_probability)),
+            confidence=answer.best.confidence,
+            evidence=answer.best.evidence,
+            line=answer.line,
+            alternatives=answer.alternatives,
             tokens=len(answer.filled.ids),
             forwards=answer.filled.forwards,
             prompt_tokens=answer.prompt_tokens,
@@ -257,7 +267,8 @@ class Engine:
         _, cached = self._prefix(built, control)
         clock.mark("encode")
         nothing = Filled(ids=(), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
-        return _Answer("", nothing.stop, nothing, len(built.ids), cached)
+        best = Candidate(text="", confidence=0.0)
+        return _Answer(best, nothing.stop, nothing, len(built.ids), cached)
 
     def _diffuse(
         self,
@@ -278,12 +289,12 @@ class Engine:
         }
         most = (request.hole_tokens or request.max_tokens) + self._healed_slots(built)
         if canvas.clamped or canvas.lead:
-            filled = self._denoise(request, built, canvas.hole, most, cache, **how)
+            fills = self._denoise(request, built, canvas.hole, most, cache, **how)
         else:
             begin = self._beginning(built)
-            filled = infill.generate(self._model, cache, most, begin=begin, **how)
+            fills = [infill.generate(self._model, cache, most, begin=begin, **how)]
         clock.mark("decode")
-        return self._answer(request, built, filled, cached)
+        return self._answer(request, built, fills, cached)
 
     def _denoise(
         self,
@@ -293,8 +304,11 @@ class Engine:
         most: int,
         cache: PrefixCache,
         **how: Any,
-    ) -> Filled:
-        """A hole between known text, whose length is given, searched for up to `most`, or long."""
+    ) -> Sequence[Filled]:
+        """A hole between known text, whose length is given, searched for up to `most`, or long.
+
+        Of a search all answers, the best first.
+        """
         model, policy = self._model.config, self._config.infill
         begin, guess = self._beginning(built), self._guess(request, built)
 
@@ -302,13 +316,22 @@ class Engine:
             return replace(prompt.canvas(built, hole, model), guess=guess[:hole], begin=begin)
 
         if long := self._long(request):
-            return long_holes.fill(self._model, cache, layout(hole), most, long, **how)
+            return [long_holes.fill(self._model, cache, layout(hole), most, long, **how)]
         if request.hole_tokens or not built.suffix or not search.is_wanted(model, policy):
-            return infill.infill(self._model, cache, layout(hole), **how)
+            return [infill.infill(self._model, cache, layout(hole), **how)]
         room = model.canvas_length - len(built.lead) - len(built.suffix)
         bounds = range(1 if built.healed else 0, min(most, room) + 1)
         how["earlier"] = self._earlier(request, built)
-        return search.search(self._model, cache, layout, bounds, policy, **how)[0]
+        fills = search.search(self._model, cache, layout, bounds, policy, **how)
+        if not policy.verify or len(fills) < 2 or how["control"].expired:
+            return fills
+        return self._ranked(fills, built, cache)
+
+    def _ranked(self, fills: Sequence[Filled], built: Prompt, cache: PrefixCache) -> list[Filled]:
+        """The fills by a causal reading, the best first; it counts the forwards of the first."""
+        forwards = fills[0].forwards + 1
+        best, *others = Verify().rank(self._model, cache, fills, built.suffix, built.lead)
+        return [replace(best, forwards=forwards), *others]
 
     def _beginning(self, built: Prompt) -> tuple[int, ...]:
         """The ids the hole may begin with, where something is healed; none stands for all."""
@@ -334,8 +357,44 @@ class Engine:
         clock.mark("encode")
         steered = self._steered(request, built, control, on_draft, in_hole=True)
         filled = causal.fill(self._model, cache, canvas, max_tokens=most, **steered)
+        fills = self._with_rivals(request, built, canvas.hole, cache, filled, control)
         clock.mark("decode")
-        return self._answer(request, built, filled, cached)
+        return self._answer(request, built, fills, cached)
+
+    def _with_rivals(
+        self,
+        request: InfillRequest,
+        built: Prompt,
+        room: int,
+        cache: PrefixCache,
+        filled: Filled,
+        control: Control,
+    ) -> list[Filled]:
+        """What was written and what could be copied in its place, the best first."""
+        if not self._config.rivals or request.hole_tokens or control.expired:
+            return [filled]
+        written, _ = self._cut(self._text(filled.ids, built), request)
+        copied = drafts.rivals(
+            request.prefix,
+            request.suffix,
+            (request.suffix, *_elsewhere(request)),
+            single_line=request.single_line,
+        )
+        ids = (
+            self._tokenizer.encode(built.healed + text)
+            for text in copied
+            if text.rstrip() != written.rstrip()
+        )
+        rivals = [
+            Filled(ids=tuple(each), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
+            for each in ids
+            if len(each) <= room
+        ]
+        if not rivals:
+            return [filled]
+        control.check()
+        own = filled.first(self._spelling(filled, built, written))
+        return self._ranked([own, *rivals], built, cache)
 
     def _laid_out(self, request: InfillRequest, unknown: int) -> tuple[Prompt, Canvas]:
         """The prompt, and the canvas with a hole of the length asked for, or of `unknown`."""
@@ -409,7 +468,7 @@ class Engine:
         filled = causal.decode(self._model, cache, hidden, most, **steered)
         self._prefixes.trim()
         clock.mark("decode")
-        return self._answer(request, built, filled, cached)
+        return self._answer(request, built, [filled], cached)
 
     def _steered(
         self,
@@ -506,21 +565,49 @@ class Engine:
         return (text[: end[0]], end[1]) if end else (text, None)
 
     def _answer(
-        self, request: InfillRequest, built: Prompt, filled: Filled, cached: int
+        self, request: InfillRequest, built: Prompt, fills: Sequence[Filled], cached: int
     ) -> _Answer:
+        """That the first of `fills` is the best and the others, where they read otherwise, are left."""
+        filled = fills[0]
         text, stop = self._cut(self._text(filled.ids, built), request)
-        return _Answer(text, stop or filled.stop, filled, len(built.ids), cached)
+        line = endings.first_line(text)
+        others = {self._cut(self._text(other.ids, built), request)[0]: other for other in fills[1:]}
+        return _Answer(
+            self._candidate(filled, built, text),
+            stop or filled.stop,
+            filled,
+            len(built.ids),
+            cached,
+            self._candidate(filled, built, line) if line != text else None,
+            tuple(self._candidate(o, built, other) for other, o in others.items() if other != text),
+        )
+
+    def _candidate(self, filled: Filled, built: Prompt, text: str) -> Candidate:
+        """The beginning `text` of what was written, judged by the tokens that spell it."""
+        evidence = confidence.evidence(filled.first(self._spelling(filled, built, text)))
+        return Candidate(text=text, confidence=CALIBRATION.of(evidence), evidence=evidence)
+
+    def _spelling(self, filled: Filled, built: Prompt, text: str) -> int:
+        """How many of the ids written spell what was healed and the beginning `text`."""
+        wanted = len(built.healed) + len(text)
+        return bisect_left(
+            range(len(filled.ids)),
+            wanted,
+            key=lambda n: len(self._tokenizer.decode(filled.ids[:n])),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What one way of filling found."""
 
-    text: str
+    best: Candidate
     stop: StopReason
     filled: Filled
     prompt_tokens: int
     cached_tokens: int
+    line: Candidate | None = None  # the first line alone, where there are more
+    alternatives: tuple[Candidate, ...] = ()
 
 
 class _Clock:

@@ -1,15 +1,19 @@
 """What a scripted engine answers."""
 
-from engine.request import InfillResult, Mode, StopReason
+from engine.endings import first_line
+from engine.request import Candidate, InfillResult, Mode, StopReason
 
 
-def answer(text, stop=StopReason.COMPLETE, confidence=1.0):
+def answer(text, stop=StopReason.COMPLETE, confidence=1.0, line=None, others=()):
+    """`line` is the confidence in the first line alone, `others` texts with theirs."""
     return InfillResult(
         text=text,
         stop=stop,
         mode=Mode.CAUSAL,
         model="scripted",
         confidence=confidence,
+        line=None if line is None else Candidate(text=first_line(text), confidence=line),
+        alternatives=tuple(Candidate(text=text, confidence=p) for text, p in others),
         tokens=1,
         forwards=1,
         prompt_tokens=1,

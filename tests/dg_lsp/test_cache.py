@@ -97,10 +97,12 @@ def test_that_there_is_nothing_is_known_too_but_only_there():
     assert cache.find(at("xy║\n")) is None
 
 
-def test_an_answer_that_is_not_wanted_stays_so_while_it_is_typed():
+def test_what_is_not_wanted_stays_so_while_it_is_typed():
     cache = Cache()
-    cache.put(at("x║\n"), Answer((Offer("abc"),), wanted=False))
-    assert cache.find(at("xa║\n")) == Answer((Offer("bc"),), wanted=False)
+    cache.put(at("x║\n"), Answer((Offer("abc\nd", wanted=False), Offer("abc"))))
+    found = cache.find(at("xa║\n"))
+    assert found == Answer((Offer("bc\nd", wanted=False), Offer("bc")))
+    assert found.unasked == Answer((Offer("bc"),))
 
 
 def test_answers_serve_as_far_as_one_looks_back():

@@ -195,6 +195,16 @@ async def test_a_doubtful_answer_is_shown_to_who_asked_only():
 
 
 @simulated
+async def test_of_a_doubtful_block_the_sure_first_line_is_shown_unasked():
+    said = answer("\n    abc()\n    abcd()", confidence=0.1, line=0.6)
+    desk = Desk({"if a:": said}, min_score=0.4, ask_ahead=False)
+    assert (await desk.shown("if a:║\n"))[0] == ["\n    abc()"]
+    by_hand = await desk.shown("if a:║\n", automatic=False)
+    assert by_hand == (["\n    abc()\n    abcd()", "\n    abc()"], 0)
+    assert (await desk.shown("if a:\n    abc║\n"))[0] == ["()"]
+
+
+@simulated
 async def test_the_threshold_of_doubt_is_a_setting():
     desk = Desk({"x = ": answer("f(abc)", confidence=0.3)}, min_score=0.2, ask_ahead=False)
     assert (await desk.shown("x = ║\n"))[0] == ["f(abc)"]
@@ -213,7 +223,7 @@ async def test_what_is_sooner_typed_than_read_is_shown_to_who_asked_only():
 async def test_closers_that_an_answer_writes_anew_are_covered():
     desk = Desk({"print(": "abc) or x"})
     found = await desk.completer.answer(at("print(║)\n"), automatic=True)
-    assert [dataclasses.astuple(offer) for offer in found.offers] == [("abc) or x", 1)]
+    assert [dataclasses.astuple(offer) for offer in found.offers] == [("abc) or x", 1, True)]
 
 
 # the end

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dg_lsp import ghost_text, grammars
+from dg_lsp import choice, ghost_text, grammars
 from dg_lsp.document import Snapshot
 from dg_lsp.syntax import AFTER_CHARS, BEFORE_CHARS, window
-from engine.request import StopReason
 from tests.answers import answer
 
 SOURCES = sorted((Path(__file__).parents[2] / "dg_lsp").glob("*.py"))
@@ -770,8 +769,6 @@ def test_whatever_the_text_the_answer_fits_the_document(left, right, text, langu
     assert not kept or kept.strip()
     assert kept.count(snapshot.newline) == len(kept.splitlines()) - 1 or not kept
     assert 0 <= ghost_text.covered(kept, snapshot) <= len(snapshot.line_right)
-    for offered in ghost_text.answers(kept, snapshot):
-        assert offered and kept.startswith(offered)
 
 
 MARKS = [
@@ -797,65 +794,11 @@ def test_no_text_makes_a_filter_raise(left, right, text, language):
     snapshot = Snapshot(text=left + right, offset=len(left), language=language)
     kept = ghost_text.apply(text, snapshot)
     kept.encode()
-    for offered in (kept, *ghost_text.answers(kept, snapshot)):
+    for offered in (kept, *choice.answers(kept, snapshot)):
         assert 0 <= ghost_text.covered(offered, snapshot) <= len(snapshot.line_right)
-        assert 0 <= ghost_text.score(answer(text), offered, snapshot).value <= 1
-
-
-ANSWERS = {
-    "a block on an empty line": ("python", "║\n", "a = 1\nb = 2", ("a = 1\nb = 2", "a = 1")),
-    "the line first, when it is begun": ("python", "a = ║\n", "1\nb = 2", ("1", "1\nb = 2")),
-    "a block behind its header": (
-        "python",
-        "if a:║\n",
-        "\n    b()\n    c()",
-        ("\n    b()\n    c()", "\n    b()"),
-    ),
-    "a header that the text ends": (
-        "python",
-        "def f(║\n",
-        "a):\n    return a",
-        ("a):\n    return a", "a):"),
-    ),
-    "a call over several lines is one statement": (
-        "python",
-        "x = ║\n",
-        "f(\n    a,\n)\ny = 1",
-        ("f(\n    a,\n)", "f(\n    a,\n)\ny = 1"),
-    ),
-    "one line alone": ("python", "a = ║\n", "1", ("1",)),
-    "nothing": ("python", "a = ║\n", "", ()),
-    "a block that is one statement": ("javascript", "║\n", "if (a) {\n  b();\n}", None),
-    "crlf": ("python", "║\r\n", "a = 1\r\nb = 2", ("a = 1\r\nb = 2", "a = 1")),
-}
-
-
-@pytest.mark.parametrize(("language", "drawn", "text", "expected"), ANSWERS.values(), ids=ANSWERS)
-def test_the_short_and_the_long_answer(language, drawn, text, expected):
-    assert ghost_text.answers(text, at(drawn, language)) == (
-        (text,) if expected is None else expected
-    )
-
-
-def test_the_score_falls_with_what_speaks_against_an_answer():
-    def score(text="1", **fields):
-        result = answer(text, confidence=0.8, **fields)
-        return ghost_text.score(result, text, at("a = ║\n", "python"))
-
-    assert score().value == score().confidence == 0.8
-    assert score(stop=StopReason.LENGTH).value < 0.8 and not score(stop=StopReason.LENGTH).finished
-    assert score(text=") ]").value < 0.8 and not score(text=") ]").parses
-
-
-def test_the_score_logs_figures_and_no_text(caplog):
-    caplog.set_level("DEBUG", "dg_lsp.ghost_text")
-    ghost_text.score(answer("password"), "password", at("a = ║\n", "python"))
-    assert "confidence 1.000" in caplog.text and "password" not in caplog.text
-
-
-@pytest.mark.parametrize(("text", "short"), [("abcd", False), ("abc", True), ("a\n  b c", True)])
-def test_less_than_four_characters_are_too_short(text, short):
-    assert ghost_text.too_short(text) == short
+        assert kept.startswith(offered)
+    for offer in choice.offers(answer(text), snapshot):
+        assert offer.text in kept and offer.confidence == 1
 
 
 def test_a_long_file_costs_what_a_short_one_does():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.drafts import MOST_TOKENS, Copy, Drafter, Pace, bridge, find, worthwhile
+from engine.drafts import MOST_TOKENS, Copy, Drafter, Pace, bridge, find, rivals, worthwhile
 from engine.request import StopReason
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny
@@ -162,6 +162,19 @@ def test_of_a_single_line_no_bridge_has_two():
     before, after = "one(\n  key,\n)\none(", "\n)\n"
     assert bridge(before, after, [], single_line=False)
     assert bridge(before, after, [], single_line=True) is None
+
+
+BLOCK = "def area_of_rectangle(width, height):\n    total = width * height\n    return total\n\n\n"
+
+
+def test_a_bridge_and_a_copy_up_to_its_end_are_rivals_where_much_around_them_is_the_same():
+    before, after = BLOCK + "def area_of_rectangle(width, height):\n    ", "\n    return total\n"
+    assert rivals(before, after, [after], single_line=True) == ("total = width * height",)
+    assert rivals("def a(b):\n    ", after, [after], single_line=True) == ()
+    # What stands there goes on with another line than the text behind the hole.
+    found = rivals(before, "\n    yield None\n", [], single_line=True)
+    assert found == ("total = width * height",)
+    assert rivals(before, "\n    yield None\n", [], single_line=False) == (), "of no known end"
 
 
 @given(st.text("abc \n", max_size=30), st.text("abc", min_size=1, max_size=9), st.data())

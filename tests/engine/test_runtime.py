@@ -17,6 +17,7 @@ from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine, choose_dtype
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
+from engine.verify import Verify
 from tests.engine import tiny
 
 SAMPLER = SamplerConfig(max_steps=4)
@@ -48,6 +49,21 @@ def test_a_hole_is_filled_by_denoising_where_the_model_was_trained_for_it(gemma)
     assert result.stop is StopReason.STEPS
     assert 0 < result.confidence <= 1
     assert set(result.timings_ms) == {"tokenize", "encode", "decode", "total"}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_several_lengths_a_causal_reading_says_which_is_best(gemma, monkeypatch, sign):
+    request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", max_tokens=8)
+    monkeypatch.setattr(Verify, "score", lambda self, reading, length: sign * float(length))
+    by_denoising, result = (
+        Engine("fresh", config, gemma._model, gemma._tokenizer).infill(request, cancelled=never)
+        for config in (replace(gemma._config, infill=InfillConfig(verify=False)), gemma._config)
+    )
+    texts = [(each.evidence.tokens, each.text) for each in (result, *result.alternatives)]
+    assert texts == sorted(texts, key=lambda text: -sign * text[0])
+    others = (by_denoising, *by_denoising.alternatives)
+    assert {text for _, text in texts} == {each.text for each in others}
+    assert result.forwards == by_denoising.forwards + 1
 
 
 def test_without_a_suffix_the_model_goes_on_canvas_by_canvas(gemma):

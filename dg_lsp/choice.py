@@ -1,0 +1,84 @@
+"""WHICH of what the engine found is offered: the best text whole, and its first statement alone.
+
+Each with how likely it is wanted, by which it is shown unasked or not. Knows nothing of LSP, and
+nothing of how the texts came about.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from dg_lsp import ghost_text, indentation
+from dg_lsp.document import LINE_END, Snapshot
+from dg_lsp.syntax import window
+from engine.request import InfillResult
+
+logger = logging.getLogger(__name__)
+
+MIN_CHARS = 4  # fewer are typed sooner than read
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Text to offer, and how likely it is right as far as it goes: held against `minScore`."""
+
+    text: str
+    confidence: float
+
+
+def offers(result: InfillResult, place: Snapshot) -> tuple[Offer, ...]:
+    """What of an engine's answer can be offered at `place`, the one to show first first.
+
+    Of texts that are nearly as likely, one of which the filters leave something: that it parses.
+    """
+    result = result.preferring(lambda text: bool(ghost_text.apply(text, place)))
+    kept = ghost_text.apply(result.text, place)
+    found = tuple(Offer(text, _confidence(text, result)) for text in answers(kept, place))
+    for offer in found:
+        logger.debug(
+            "confidence %.3f, stop %s, %d characters",
+            *(offer.confidence, result.stop, len(offer.text)),
+        )
+    return found
+
+
+def _confidence(text: str, result: InfillResult) -> float:
+    """That in `text`, which is left of the result: of its first line, where it is no more."""
+    judged = result.line if result.line and "\n" not in text.strip() else result
+    return judged.confidence
+
+
+def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:
+    """What the filters left, and its first statement alone: the one to show first, then the other.
+
+    A block comes first where a block is due: on an empty line and behind what opens one. On a
+    line that is begun the rest of that line does.
+    """
+    if not text:
+        return ()
+    first = _first_statement(text, snapshot)
+    if first == text or not first.strip() or window(snapshot).breaks(first):
+        return (text,)
+    left = snapshot.line_left
+    last = LINE_END.split(left + first)[-1]
+    header = left if LINE_END.match(first) else last
+    block = not left.strip() or indentation.opens_block(header)
+    return (text, first) if block else (first, text)
+
+
+def too_short(text: str) -> bool:
+    """Whether unasked-for text is not worth the look; of what was asked for all is shown."""
+    return len("".join(text.split())) < MIN_CHARS
+
+
+def _first_statement(text: str, snapshot: Snapshot) -> str:
+    """The first line that says something, and those it takes to close what it opens."""
+    here = window(snapshot)
+    depth, end = len(here.state().stack), -1
+    for line in text.split("\n"):
+        end += 1 + len(line)
+        state = here.state(LINE_END.sub("\n", text[:end]))
+        if line.strip() and len(state.stack) <= depth and not state.inside:
+            break
+    return text[:end].rstrip()
