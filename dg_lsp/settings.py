@@ -80,7 +80,7 @@ class Settings:
         above=0,
     )
     min_score: float = _setting(
-        0.2, "how sure an answer must be to be shown unasked, 0 (any) to 1", most=1
+        0.05, "how likely right an answer must be to be shown unasked, 0 (any) to 1", most=1
     )
     ask_ahead: bool = _setting(
         True, "whether the engine looks for what may come next while a completion is shown"
