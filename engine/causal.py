@@ -60,13 +60,13 @@ def decode(
 ) -> Filled:
     """Greedy continuation from `hidden` [1, n, D], the states of the cached prefix's last tokens.
 
-    The last of those tokens may be a `draft` that has yet to be verified. `in_hole` writes a hole's text at positions moved by `shift`, up to its first empty slot; see
-    `infill.sealed`. `stop_at` sees the ids so far after each token. `allowed` may give the ids the
-    next token must come from, `favoured` one that is taken if it is no more than so many nats behind the
-    best. `propose` may give a draft of what follows the ids so far, of at most so many
-    tokens: one forward verifies it, and only what is written without it too is kept. `timed` gets
-    rows and seconds of each forward. The cache is extended by all tokens but the last; `forwards`
-    counts the one that made `hidden`.
+    The last of those tokens may be a `draft` that has yet to be verified. `in_hole` writes a hole's
+    text at positions moved by `shift`, up to its first empty slot; see `infill.sealed`. `stop_at` sees
+    the ids so far after each token. `allowed` may give the ids the next token must come from,
+    `favoured` one that is taken if it is no more than so many nats behind the best. `propose` may
+    give a draft of what follows the ids so far, of at most so many tokens: one forward verifies it,
+    and only what is written without it too is kept. `timed` gets rows and seconds of each forward.
+    The cache is extended by all tokens but the last; `forwards` counts the one that made `hidden`.
     """
     ids: list[int] = []
     ends: set[int | None] = set(model.config.eos_ids)
