@@ -3,7 +3,8 @@
     python -m bench.infill [--device cpu|cuda] [--rounds N] [--only engine|steps|reference]
 
 `engine` goes the user's way: language server and engine as processes, the first answer with the
-engine's start in it, then warm answers as somebody types. `steps`, on a CPU, times single forwards
+engine's start in it, then, in lines from all over a file, one answer at the line's beginning and two
+warm ones as somebody types it. `steps`, on a CPU, times single forwards
 in each precision and says where the time goes (`bench.steps`). `reference` fills with the same tiny
 random DiffusionGemma, the same number of steps and the same prompt in transformers' `generate`
 and in ours, in turn. Ends with one JSON line.
@@ -105,6 +106,16 @@ def table(title: str, figures: dict[str, Any]) -> None:
     print()
 
 
+def code_lines(text: str, count: int) -> list[tuple[int, int]]:
+    """Where `count` lines of some length start and end, from the file's beginning to its end."""
+    places, start = [], 0
+    for line in text.split("\n"):
+        if len(line.strip()) >= 24:
+            places.append((start, start + len(line)))
+        start += len(line) + 1
+    return places[:: max(1, len(places) // count)][:count]
+
+
 async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
     """First and warm answers through the client, and the memory of both processes."""
     with tempfile.TemporaryDirectory(prefix="dgb") as private:
@@ -114,14 +125,12 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
 
         source = Path(__file__).parent.parent / "engine" / "sampler.py"
         text = source.read_text(encoding="utf-8")
-        line = "    ordered, order = entropy.sort(dim=-1)"
-        at = text.index(line)
         client = EngineClient(EngineSettings(device=device))
 
-        async def answer(typed: str) -> tuple[float, Any]:
+        async def answer(start: int, typed: int, end: int) -> tuple[float, Any]:
             request = InfillRequest(
-                prefix=text[:at] + typed,
-                suffix=text[at + len(line) :],
+                prefix=text[: start + typed],
+                suffix=text[end:],
                 single_line=True,
                 max_tokens=24,
             )
@@ -130,12 +139,18 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
             return (time.perf_counter() - started) * 1000, result
 
         try:
-            first, result = await answer("")
-            warm, steps = [], []
-            for end in range(6, 6 + rounds):
-                spent, result = await answer(line[:end])
-                warm.append(spent)
-                steps.append(result.timings_ms["decode"] / result.forwards)
+            first, _ = await answer(0, 0, 0)
+            begun, warm, steps, lengths = [], [], [], []
+            for start, end in code_lines(text, rounds):
+                blank = len(text[start:end]) - len(text[start:end].lstrip())
+                spent, _ = await answer(start, blank, end)
+                begun.append(spent)
+                for share in (1, 2):  # thirds of the line that are typed already
+                    typed = blank + (end - start - blank) * share // 3
+                    spent, result = await answer(start, typed, end)
+                    warm.append(spent)
+                    lengths.append(result.tokens)
+                    steps.append(result.timings_ms["decode"] / result.forwards)
             server = await asyncio.to_thread(server_memory, text)
             health = await client.health() or {}
         finally:
@@ -143,9 +158,11 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
             await client.aclose()
         return {
             "first answer, engine start included (ms)": first,
+            "a line's first answer, median (ms)": statistics.median(begun),
             "warm answer while typing, median (ms)": statistics.median(warm),
             "warm answer while typing, slowest (ms)": max(warm),
-            "per token (ms)": statistics.median(steps),
+            "tokens of a warm answer, median": statistics.median(lengths),
+            "per forward (ms)": statistics.median(steps),
             "prompt tokens": result.prompt_tokens,
             "of them from the cache": result.cached_tokens,
             "engine memory (MB)": health["rss_bytes"] / 1e6,

@@ -2,9 +2,10 @@
 
     dg-lsp bench quality --out DIR [--humaneval DIR] [--tree DIR...] [--quick]
         [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
-        [--gguf FILE] [--holes N] [--pictures]
+        [--gguf FILE] [--holes N] [--pictures] [--grid]
 
-A system that a model cannot be run as is left out, with a note.
+With --grid each model is also run with the parts of denoising added one after the other, and the
+best of them is named (`bench.grid`); of --systems then only copy, causal and fim, unless named. A system that a model cannot be run as is left out, with a note.
 
 Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
 where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
@@ -24,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import holes, llama_cpp, metrics, report, syntax, systems, unit_tests
+from bench import grid, holes, llama_cpp, metrics, report, syntax, systems, unit_tests
 from bench.holes import Hole, HolesError
 from bench.systems import KINDS, Answer, System
 from dg_lsp import ghost_text
@@ -50,6 +51,7 @@ QUICK_OTHERS = {  # of the other languages together, which take turns
     syntax.MORE_LINES: 3,
     syntax.BLOCK: 3,
 }
+_BESIDE_GRID: tuple[str, ...] = ("copy", "causal", "fim")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,17 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         dug = _holes(options)
-        kinds = tuple(kind for kind in KINDS if kind in options.systems)
+        wanted = options.systems or (_BESIDE_GRID if options.grid else ("copy", *KINDS))
+        kinds = tuple(kind for kind in KINDS if kind in wanted)
         names = options.model or [EngineSettings().model]
-        models = [resolve_model(name).resolve() for name in names] if kinds else []
+        used = kinds or options.grid
+        models = [resolve_model(name).resolve() for name in names] if used else []
         options.out.mkdir(parents=True, exist_ok=True)
         _bind(options.out / "run.json", models)
-        fillers: dict[str, System] = {"copy": systems.copy} if "copy" in options.systems else {}
+        fillers: dict[str, System] = {"copy": systems.copy} if "copy" in wanted else {}
         for model in models:
-            more, notes = systems.of_model(
-                model, kinds, device=options.device, threads=options.threads
-            )
-            fillers |= more
+            engine = systems.load(model, device=options.device, threads=options.threads)
+            more, notes = systems.of_model(engine, kinds)
+            fillers |= more | (grid.of_model(engine) if options.grid else {})
             sys.stderr.writelines(f"bench.quality: {note}\n" for note in notes)
         if options.gguf:
             fillers |= llama_cpp.of_gguf(options.gguf, threads=options.threads)
@@ -80,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"bench.quality: {error}\n")
         return 1
     text, figures = report.of(rows, unit_tests.isolation())
+    if options.grid:
+        text += "".join(f"\n{grid.recommended(rows, model.name)}\n" for model in models)
     (options.out / "report.md").write_text(text, encoding="utf-8")
     if options.pictures:
         from bench import pictures  # a second to import
@@ -210,7 +215,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tree", type=Path, nargs="+", action="extend", default=[], help="sources")
     parser.add_argument("--quick", action="store_true", help="the fixed small subset")
     parser.add_argument("--pictures", action="store_true", help="draw scores and latency too")
-    parser.add_argument("--systems", type=_names, default=("copy", *KINDS), help="comma-separated")
+    parser.add_argument("--systems", type=_names, help="comma-separated; without it all there are")
+    parser.add_argument("--grid", action="store_true", help="what each part of denoising is worth")
     parser.add_argument("--model", action="append", help="a known name or a model directory")
     parser.add_argument("--gguf", type=Path, help="run this file in llama.cpp too")
     parser.add_argument("--holes", type=_positive, default=200, help="of each split and language")

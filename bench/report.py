@@ -35,7 +35,11 @@ def of(rows: Sequence[Row], isolation: str) -> tuple[str, dict[str, Any]]:
     splits = _grouped(rows, _split)
     lengths = _by_length(_grouped(rows, _length))
     languages = _grouped(rows, _language)
-    tables = [_table("By split", splits), _table("By characters of the hole", lengths)]
+    tables = [
+        _table("All holes", _grouped(rows, lambda row: "all")),
+        _table("By split", splits),
+        _table("By characters of the hole", lengths),
+    ]
     if len(languages) > 1:
         tables.append(_table("By language", languages))
     gaps = {"splits": _gaps(rows, _split), "lengths": _by_length(_gaps(rows, _length))}

@@ -96,34 +96,33 @@ def copied(prefix: str, suffix: str, *, one_line: bool) -> str:
     return text[: end[0]] if end else text
 
 
-def of_model(
-    directory: Path,
-    kinds: tuple[Kind, ...],
-    *,
-    device: Literal["auto", "cpu", "cuda"],
-    threads: int,
-) -> tuple[dict[str, System], list[str]]:
-    """The systems one model directory gives, by name, and why others are left out; loads it.
+def load(directory: Path, *, device: Literal["auto", "cpu", "cuda"], threads: int) -> Engine:
+    """The engine of a model directory, in this process."""
+    from engine.config import EngineConfig
+    from engine.runtime import Engine
+
+    return Engine.load(EngineConfig(model=directory, device=device, threads=threads))
+
+
+def of_model(engine: Engine, kinds: tuple[Kind, ...]) -> tuple[dict[str, System], list[str]]:
+    """The systems one engine gives, by name, and why others are left out.
 
     `engine` fills as an editor would have it, `causal`, `diffusion` and `fim` in that mode, and
     `oracle` is `diffusion` told how many tokens the hole has. Left out is what the model cannot
     do, and what does the same as an earlier one.
     """
-    from engine.config import EngineConfig
-    from engine.runtime import Engine
     from engine.tokenizer import Tokenizer
 
-    engine = Engine.load(EngineConfig(model=directory, device=device, threads=threads))
-    tokenizer = Tokenizer.from_directory(directory)
-    model = engine.describe()["model"]
+    tokenizer = Tokenizer.from_directory(engine.config.model)
+    model = engine.config.model.name
 
     def system(kind: Kind, mode: Mode) -> System:
         def fill(hole: Hole) -> Answer:
             request = replace(asked(hole), mode=mode)
             if kind == "oracle":
                 length = max(1, len(tokenizer.encode(hole.middle)))
-                return _filled(engine, request, length)
-            return _filled(engine, request)
+                return filled(engine, request, length)
+            return filled(engine, request)
 
         return fill
 
@@ -152,7 +151,8 @@ def _modes_taken(engine: Engine, mode: Mode) -> tuple[Mode, ...]:
     return tuple(engine.infill(request, cancelled=lambda: False).mode for request in both)
 
 
-def _filled(engine: Engine, request: InfillRequest, length: int | None = None) -> Answer:
+def filled(engine: Engine, request: InfillRequest, length: int | None = None) -> Answer:
+    """What the engine answers, told the hole's length in tokens or not."""
     started = time.perf_counter()
     try:
         request = replace(request, hole_tokens=length)

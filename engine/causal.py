@@ -50,6 +50,7 @@ def decode(
     stop_at: Callable[[Sequence[int]], StopReason | None],
     control: Control,
     *,
+    draft: Sequence[int] = (),
     shift: int = 0,
     in_hole: bool = False,
     allowed: Callable[[Sequence[int]], Tensor | None] = lambda ids: None,
@@ -59,16 +60,15 @@ def decode(
 ) -> Filled:
     """Greedy continuation from `hidden` [1, n, D], the states of the cached prefix's last tokens.
 
-    `in_hole` writes a hole's text at positions moved by `shift`, up to its first empty slot; see
-    `infill.sealed`. `stop_at` sees the ids so far after each token. `allowed` may give the ids the
-    next token must come from, `favoured` one that is taken if it is no more than so many nats behind the
-    best. `propose` may give a draft of what follows the ids so far, of at most so many
-    tokens: one forward verifies it, and only what is written without it too is kept. `timed` gets
-    rows and seconds of each forward. The cache is extended by all tokens but the last; `forwards`
-    counts the one that made `hidden`.
+    The last of those tokens may be a `draft` that has yet to be verified. `in_hole` writes a hole's
+    text at positions moved by `shift`, up to its first empty slot; see `infill.sealed`. `stop_at` sees
+    the ids so far after each token. `allowed` may give the ids the next token must come from,
+    `favoured` one that is taken if it is no more than so many nats behind the best. `propose` may
+    give a draft of what follows the ids so far, of at most so many tokens: one forward verifies it,
+    and only what is written without it too is kept. `timed` gets rows and seconds of each forward.
+    The cache is extended by all tokens but the last; `forwards` counts the one that made `hidden`.
     """
     ids: list[int] = []
-    draft: Sequence[int] = ()
     ends: set[int | None] = set(model.config.eos_ids)
     never = None
     if in_hole:
@@ -77,7 +77,7 @@ def decode(
     log_probabilities: list[float] = []
     forwards, end = 1, None
     stop: StopReason | None = None
-    beliefs, best = _predict(model, hidden[0, -1:], never)
+    beliefs, best = _predict(model, hidden[0, -1 - len(draft) :], never)
     while True:
         for row, drafted in enumerate([*draft, None]):
             token = _choose(beliefs[row], best[row], allowed(ids), favoured(ids))
@@ -125,6 +125,7 @@ def fill(
     control: Control,
     *,
     max_tokens: int | None = None,
+    propose: Callable[[Sequence[int], int], Sequence[int]] = lambda ids, room: (),
     **options: Any,
 ) -> Filled:
     """Writes the hole of `canvas` from left to right, its clamped suffix in view.
@@ -132,17 +133,21 @@ def fill(
     At most `max_tokens` of it; `options` are those of `decode`. The cache is left as it was.
     """
     control.check()
+    most = min(canvas.hole, max_tokens or canvas.hole)
+    draft = propose((), most - 1)
     with sealed(model, cache, canvas) as shift:
-        hidden = model.encode(canvas.lead, cache, shift=shift, on_canvas=True)
+        hidden = model.encode([*canvas.lead, *draft], cache, shift=shift, on_canvas=True)
         return decode(
             model,
             cache,
             hidden,
-            min(canvas.hole, max_tokens or canvas.hole),
+            most,
             stop_at,
             control,
+            draft=draft,
             shift=shift,
             in_hole=True,
+            propose=propose,
             **options,
         )
 

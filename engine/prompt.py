@@ -77,7 +77,7 @@ def plain(
         suffix=tuple(suffix[:suffix_tokens]),
         end=end if len(suffix) <= suffix_tokens else None,
         healed=healed,
-        above=_above(ids[:split], tokenizer),
+        above=_above(ids, split, tokenizer),
     )
 
 
@@ -158,12 +158,16 @@ def joins(healed: str) -> bool:
     return last.isalnum() or last in ("_", " ")
 
 
-def _above(ids: Sequence[int], tokenizer: Tokenizer) -> int:
-    """How many of `ids` come before the last line, with the token that ends the line above."""
-    for count in range(len(ids), 0, -1):
-        if "\n" in tokenizer.decode(ids[count - 1 : count]):
-            return count
-    return len(ids)
+def _above(ids: Sequence[int], split: int, tokenizer: Tokenizer) -> int:
+    """How many of `ids` come before the token that begins the last line, at most `split`.
+
+    Without that token, so that the number stays while the line's first word is typed: it may be
+    the lead at one keystroke and encoded at the next.
+    """
+    for place in range(len(ids) - 1, 0, -1):
+        if "\n" in tokenizer.decode(ids[place : place + 1]):
+            return min(place, split)
+    return split
 
 
 def _document(

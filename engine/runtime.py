@@ -124,6 +124,15 @@ class Engine:
         engine.infill(InfillRequest(prefix="def warm_up(", max_tokens=2), cancelled=lambda: False)
         return engine
 
+    @property
+    def config(self) -> EngineConfig:
+        """How it is set up, with what was left to the device or the model decided."""
+        return self._config
+
+    def under(self, config: EngineConfig) -> Engine:
+        """An engine over the same weights, set up another way; what is encoded is not shared."""
+        return Engine(self._name, config, self._model, self._tokenizer)
+
     def infill(
         self,
         request: InfillRequest,

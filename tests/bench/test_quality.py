@@ -57,6 +57,10 @@ def model(tmp_path_factory):
     return directory
 
 
+def load(model):
+    return systems.load(model, device="cpu", threads=1)
+
+
 def results(tmp_path):
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -199,7 +203,7 @@ def test_the_report_says_what_knowing_the_length_is_worth(run, tmp_path, tmp_pat
     ],
 )
 def test_a_model_is_run_in_the_modes_it_has_each_once(model, kinds, ran, notes):
-    found, said = systems.of_model(model, kinds, device="cpu", threads=1)
+    found, said = systems.of_model(load(model), kinds)
     assert list(found) == [f"{kind} little" for kind in ran]
     assert len(said) == len(notes)
     assert all(f"little is left out {n}" in note for n, note in zip(notes, said, strict=True))
@@ -207,7 +211,7 @@ def test_a_model_is_run_in_the_modes_it_has_each_once(model, kinds, ran, notes):
 
 def test_a_mode_that_the_engine_has_not_is_left_out(model, monkeypatch):
     monkeypatch.setitem(systems._MODES, "fim", "telepathy")
-    found, said = systems.of_model(model, ("fim", "engine"), device="cpu", threads=1)
+    found, said = systems.of_model(load(model), ("fim", "engine"))
     assert list(found) == ["engine little"]
     assert said == ["little is left out as fim: 'telepathy' is not a valid Mode"]
 

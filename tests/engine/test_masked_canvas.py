@@ -247,6 +247,24 @@ def test_writing_by_hand_row_by_row_gives_the_same(draft):
     assert list(filled.ids) == ids
 
 
+def test_a_draft_of_the_whole_text_is_verified_beside_the_lead():
+    model = make_model(shifted=True, sealed=True, rank=2)
+    cache = fresh_cache(model)
+    with torch.inference_mode():
+        model.encode([10, 11, 12], cache)
+
+    def write(*known):
+        def propose(ids, room):
+            return known[len(ids) : len(ids) + room]
+
+        return causal.fill(model, cache, HOLE, lambda ids: None, Control(), propose=propose)
+
+    plain = write()
+    assert len(plain.ids) > 1, "nothing to copy"
+    copied = write(*plain.ids)
+    assert (copied.ids, copied.stop, copied.forwards) == (plain.ids, plain.stop, 1)
+
+
 def seen_behind(model: Transformer, cache, canvas: Canvas) -> torch.Tensor:
     """States of the lead, with the suffix of `canvas` sealed behind the cached prefix."""
     with torch.inference_mode(), infill.sealed(model, cache, canvas) as shift:

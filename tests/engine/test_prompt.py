@@ -6,7 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from engine import prompt
-from engine.config import ModelConfig
+from engine.config import CanvasConfig, ModelConfig
 from engine.errors import ConfigError
 from engine.request import ContextChunk, InfillRequest
 from engine.tokenizer import Tokenizer
@@ -83,6 +83,22 @@ def test_the_newest_text_stays_and_the_start_moves_in_steps_while_typing(tokeniz
         assert text[:end].endswith(shown)
         starts.add(end - len(shown))
     assert len(starts) <= 2, "each move of the start empties the prefix cache"
+
+
+def test_what_a_sealed_suffix_sees_stays_while_a_line_is_typed(tokenizer, llama):
+    """Whatever of the line's first word is healed: the suffix is encoded once a line."""
+    sealed = CanvasConfig(length=64, self_conditioning=False, sealed_suffix=True)
+    config = replace(llama, canvas=sealed)
+    above, line = "def f(a):\n    ", "return a + return_value"
+
+    def seen(typed: str) -> str:
+        request = InfillRequest(prefix=above + typed, suffix="\n")
+        built = prompt.plain(request, tokenizer, config, 500, 8)
+        assert built.above is not None
+        return spelled(tokenizer, built.ids[: built.above])
+
+    assert {seen(line[:end]) for end in range(len(line) + 1)} == {"<bos>def f(a):"}
+    assert seen(line + "\n    x") != seen(line)
 
 
 def test_context_gives_way_to_the_prefix(tokenizer, llama):
