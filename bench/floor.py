@@ -50,12 +50,10 @@ def step_parts(
 ) -> dict[str, tuple[float, float]]:
     """Bytes that must be read and FLOP that must be done, for each part of a step."""
     counted = plan.parameters(config)
-    table = config.vocab_size * config.hidden_size
     parts = {
         "linears": _product(counted.linears, precision.linears, rows),
         "head": _product(counted.embedding, precision.head or BF16, rows),
-        # The mean embedding under the last step's beliefs: the whole table once more.
-        "self-conditioning": (float(table * _BF16_BYTES), 2.0 * rows * table),
+        "self-conditioning": _mean_embedding(config, rows),
         "attention": _attention(config, rows, prefix),
     }
     if e := config.experts:
@@ -74,6 +72,13 @@ def distinct_experts(config: ModelConfig, rows: int) -> float:
 
 def _product(weights: plan.Weights, form: Form, rows: int) -> tuple[float, float]:
     return float(weights.nbytes(form)), 2.0 * rows * weights.values
+
+
+def _mean_embedding(config: ModelConfig, rows: int) -> tuple[float, float]:
+    """Under the last step's beliefs: of a few tokens a row, or of the whole table once more."""
+    few = config.canvas.soft_tokens if config.canvas else None
+    moved = config.hidden_size * (few * rows if few else config.vocab_size)
+    return float(moved * _BF16_BYTES), 2.0 * rows * config.hidden_size * (few or config.vocab_size)
 
 
 def _attention(config: ModelConfig, rows: int, prefix: int) -> tuple[float, float]:

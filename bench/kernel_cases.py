@@ -12,10 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels import attending, deciding, dense, moe, norms, reference
+from engine.kernels import (
+    attending,
+    deciding,
+    dense,
+    embedding,
+    head,
+    moe,
+    norms,
+    reference,
+    routing,
+)
 from engine.weights import FP8, Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 
-HIDDEN = 2816
+HIDDEN, VOCABULARY = 2816, 262_144
 EXPERTS, TOP, INNER = 128, 8, 704
 FORMS = ("bf16", "fp8", "int4 by 32", "int4 by 64", "fp4")
 EPS = 1e-6
@@ -43,6 +53,7 @@ def cases(device: torch.device, rows: tuple[int, ...] = (64, 256)) -> Iterator[C
         yield from _mixtures(device, count)
         yield from _linears(device, count)
         yield from _attentions(device, count)
+        yield from _heads(device, count)
         yield _decision(device, count)
 
 
@@ -83,7 +94,7 @@ def _mixtures(device: torch.device, rows: int) -> Iterator[Case]:
     router = (_some(device, HIDDEN), _some(device, EXPERTS, HIDDEN), _some(device, EXPERTS))
     yield Case(
         f"routing, {rows} rows",
-        moe.route,
+        routing.route,
         reference.route,
         (x, *router, TOP, EPS),
         moved=x.nbytes + router[1].nbytes,
@@ -140,9 +151,36 @@ def _attentions(device: torch.device, rows: int, prefix: int = 1024) -> Iterator
         )
 
 
+def _heads(device: torch.device, rows: int, likely: int = 16) -> Iterator[Case]:
+    """What a step asks of the vocabulary; the plain twin writes the logits and reads them again."""
+    hidden = _some(device, 1, rows, HIDDEN)
+    temperature, uniform = torch.ones(1, device=device), torch.rand(1, rows, device=device)
+    bias = torch.zeros(VOCABULARY, device=device)
+    for form in ("bf16", "fp8"):
+        table = _weight(device, form, VOCABULARY, HIDDEN)
+        yield Case(
+            f"head {form}, likeliest {likely}, {rows} rows",
+            head.believe,
+            reference.believe,
+            (hidden, table, 30.0, temperature, uniform, bias, likely),
+            moved=hidden.nbytes + table.nbytes,
+            flops=2 * rows * HIDDEN * VOCABULARY,
+        )
+    table = _some(device, VOCABULARY, HIDDEN)
+    ids = torch.randint(0, VOCABULARY, (1, rows, likely), device=device)
+    yield Case(
+        f"self-conditioning, likeliest {likely}, {rows} rows",
+        embedding.soft_embedding,
+        reference.soft_embedding,
+        (table, ids, torch.rand(1, rows, likely, device=device), 53.0),
+        moved=rows * (likely + 1) * 2 * HIDDEN,
+        flops=2 * rows * likely * HIDDEN,
+    )
+
+
 def _decision(device: torch.device, rows: int) -> Case:
     entropy = torch.rand(1, rows, device=device)
-    ids = [torch.randint(0, 262_144, (1, rows), device=device) for _ in range(2)]
+    ids = [torch.randint(0, VOCABULARY, (1, rows), device=device) for _ in range(2)]
     return Case(
         f"accept and renoise, hole of {rows}",
         deciding.accept_and_renoise,

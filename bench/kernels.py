@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from bench import rates
 from bench.kernel_cases import cases
 
 _ROUNDS = 20
@@ -23,8 +24,8 @@ def main() -> None:
     """See the module."""
     assert torch.cuda.is_available(), "bench.kernels needs a CUDA device"
     device = torch.device("cuda")
-    bandwidth, rate = copy_bandwidth(device), matrix_rate(device)
-    name = torch.cuda.get_device_name()
+    reached, name = rates.measured(device, 1 << 30), rates.device_name(device)
+    bandwidth, rate = reached.bandwidth, reached.flops
     print(f"\n### Kernels on {name}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} TFLOP/s\n")
     print("| kernel | µs | floor | of the floor | GB/s | TFLOP/s | plain torch |")
     print("|---|---|---|---|---|---|---|")
@@ -63,19 +64,6 @@ def timed(call: Callable[[], Any], rounds: int = _ROUNDS) -> float:
         torch.cuda.synchronize()
         spent.append(start.elapsed_time(end) / 1000)
     return statistics.median(spent)
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second, read and written, of copying 1 GiB."""
-    source = torch.zeros(1 << 30, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / timed(lambda: target.copy_(source))
-
-
-def matrix_rate(device: torch.device) -> float:
-    """Operations a second of a bf16 product of 8,192³."""
-    square = torch.randn(8192, 8192, dtype=torch.bfloat16, device=device)
-    return 2 * 8192**3 / timed(lambda: square @ square)
 
 
 if __name__ == "__main__":

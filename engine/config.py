@@ -73,7 +73,8 @@ class CanvasConfig:
     stands for the slots of a hole that its text does not fill. `shifted`: what belongs at a
     position is predicted one position earlier, as a causal model does. `sealed_suffix`: the known
     text behind the hole does not see the hole, and is encoded once, like the prefix.
-    `soft_tokens` bounds the tokens whose embeddings self-conditioning mixes (None: all of them).
+    `soft_tokens` bounds the tokens whose embeddings self-conditioning mixes (None: all of them);
+    `EngineConfig.soft_tokens` has the last word.
     `adapter_rank` is that of the low-rank weights which work on canvases only; 0 for none.
     """
 
@@ -298,6 +299,8 @@ class EngineConfig:
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
     `rivals` compares what was written with what could be copied in its place, by a causal reading.
+    `soft_tokens` makes self-conditioning mix the embeddings of the likeliest few only, which on a GPU
+    leaves the logits unwritten; None keeps to the model's training.
     `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the
     denoiser.
     `long_holes` is for models that were trained to continue text only; None leaves it.
@@ -322,6 +325,7 @@ class EngineConfig:
     canvas_drafts: bool = False
     favour_copies: bool = True
     rivals: bool = True
+    soft_tokens: int | None = None
     warm_start: bool = True
     canvas_warm_start: bool = False
     long_holes: LongHoleConfig | None = field(default_factory=LongHoleConfig)
@@ -339,6 +343,8 @@ class EngineConfig:
         if self.template not in get_args(Template):
             known = ", ".join(get_args(Template))
             raise ConfigError(f"template must be one of {known}, got {self.template!r}")
+        if self.soft_tokens is not None and not 1 <= self.soft_tokens <= 64:
+            raise ConfigError(f"soft_tokens must be from 1 to 64, got {self.soft_tokens}")
         if self.threads < 0 or self.suffix_tokens < 0:
             raise ConfigError(
                 f"threads and suffix_tokens cannot be negative, got {self.threads}, {self.suffix_tokens}"

@@ -22,8 +22,10 @@ from engine import kernels, sampler, steps
 from engine.attention import Attention, Pass
 from engine.cache import PrefixCache
 from engine.config import AttentionConfig, ModelConfig, SamplerConfig
+from engine.kernels import Belief
 from engine.model import Transformer
 from engine.noise import Noise
+from engine.sampler import Prediction
 from engine.steps import Canvas, Seen
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,9 @@ class Step:
         self._model = model
         self._config = config
         self._device = model.embed_tokens.weight.device
+        assert model.config.canvas
+        few = model.config.canvas.soft_tokens
+        self._soft_tokens = few and min(few, model.config.vocab_size)
         hole, slots, width = shape.hole, shape.canvas, model.config.hidden_size
         # Of the request.
         self._uniform = self._zeros(config.max_steps, hole)
@@ -156,16 +161,13 @@ class Step:
     def run(self) -> None:
         """The next step."""
         room, config = self.shape.hole, self._config
-        hidden = self._model.look(self._ids, self._soft, self._sight)
-        logits = self._model.logits(hidden[:, :room])
-        logits[:, 0] += self._first_bias
-        belief = sampler.predict(logits, self._temperatures[self._number])
+        hidden = self._model.look(self._ids, self._soft, self._sight)[:, :room]
+        belief, drawn, soft = self._believed(hidden)
         padding = ~self._real
-        drawn = sampler.draw(belief.probabilities[0], self._uniform[self._number][0])
         self._number += 1
         hole, _ = kernels.accept_and_renoise(
             belief.entropy.masked_fill(padding, torch.inf),
-            drawn[None],
+            drawn,
             self._noise[self._number],
             config.entropy_bound,
         )
@@ -179,7 +181,20 @@ class Step:
         self.best.copy_(best)
         self.log_best.copy_(belief.log_best)
         self._soft.copy_(self._known)
-        self._soft[:, :room] = self._model.soft_embedding(belief.probabilities)
+        self._soft[:, :room] = soft
+
+    def _believed(self, hidden: Tensor) -> tuple[Prediction | Belief, Tensor, Tensor]:
+        """The belief at final hidden states [1, H, D], ids drawn from it [1, H], its embedding."""
+        model, number = self._model, self._number
+        temperature, uniform = self._temperatures[number], self._uniform[number]
+        if count := self._soft_tokens:
+            few = model.believe(hidden, temperature, uniform, self._first_bias, count)
+            return few, few.drawn, model.mean_embedding(few.likely, few.shares)
+        logits = model.logits(hidden)
+        logits[:, 0] += self._first_bias
+        belief = sampler.predict(logits, temperature)
+        drawn = sampler.draw(belief.probabilities[0], uniform[0])
+        return belief, drawn[None], model.soft_embedding(belief.probabilities)
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, device=self._device, dtype=dtype)

@@ -179,6 +179,20 @@ class Transformer(nn.Module):
             scores = self.lm_head(hidden)
         return kernels.softcap(scores, self.config.logit_softcap)
 
+    def believe(
+        self,
+        hidden: Tensor,
+        temperature: Tensor,
+        uniform: Tensor,
+        first_bias: Tensor | None,
+        count: int,
+    ) -> kernels.Belief:
+        """What a step asks of `logits`, which are not kept; arguments as in `kernels.believe`."""
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        weight, cap = head.weight, self.config.logit_softcap
+        assert not isinstance(weight, nn.Module)
+        return kernels.believe(hidden, weight, cap, temperature, uniform, first_bias, count)
+
     def soft_embedding(self, probabilities: Tensor) -> Tensor:
         """Expected embedding [..., D] under `probabilities` [..., V], scaled like a token's.
 
@@ -186,12 +200,14 @@ class Transformer(nn.Module):
         """
         assert self.config.canvas
         if count := self.config.canvas.soft_tokens:
-            likeliest, ids = probabilities.topk(count, dim=-1)
-            shares = (likeliest / likeliest.sum(-1, keepdim=True))[..., None, :]
-            embedded = self.embed(ids)
-            return (shares.to(embedded.dtype) @ embedded).squeeze(-2)
+            shares, ids = probabilities.topk(min(count, self.config.vocab_size), dim=-1)
+            return self.mean_embedding(ids, shares)
         weight = self.embed_tokens.weight
         return (probabilities.to(weight.dtype) @ weight) * self._embedding_scale
+
+    def mean_embedding(self, ids: Tensor, shares: Tensor) -> Tensor:
+        """Mean embedding [..., D] of `ids` [..., K], weighted by `shares` [..., K]."""
+        return kernels.soft_embedding(self.embed_tokens.weight, ids, shares, self._embedding_scale)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Scaled embeddings [..., D] of `ids`; also the soft embedding of a token that is known."""

@@ -114,6 +114,7 @@ class Engine:
                 device=device,
                 precision=config.quantize,
                 head_copy=config.head_copy,
+                soft_tokens=config.soft_tokens,
                 progress=progress,
             )
             engine = cls(config.model.resolve().name, config, model, tokenizer)
@@ -649,14 +650,17 @@ def load_model(
     device: torch.device,
     precision: formats.Precision = "bf16",
     head_copy: bool = True,
+    soft_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> Transformer:
     """The model in `directory`, weights streamed to `device` in `dtype`, ready for inference.
 
     What is stored in few bits stays so, the rest is rounded to `precision` as it comes. For int8
-    all are loaded as they are stored, then changed layer by layer.
+    all are loaded as they are stored, then changed layer by layer. `soft_tokens` as in EngineConfig.
     """
     config = ModelConfig.from_directory(directory)
+    if soft_tokens and config.canvas:
+        config = replace(config, canvas=replace(config.canvas, soft_tokens=soft_tokens))
     with torch.device("meta"):
         model = Transformer(config)
     read_as = None if dtype is torch.int8 else dtype

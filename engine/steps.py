@@ -1,8 +1,9 @@
 """One denoising step after the other in plain torch: forward, belief, decision.
 
 `plain` is the definition, for any number of canvases over one prefix; `engine.graphs` makes the same
-steps for a single canvas on a CUDA device without its processor waiting for ours. What is decided,
-and when it is the answer, is `engine.sampler`'s; who wants it, `engine.infill`'s.
+steps for a single canvas on a CUDA device without its processor waiting for ours. There too the
+attention, head and sampling of `plain` are torch's: what kernels do is compared with it. What is
+decided, and when it is the answer, is `engine.sampler`'s; who wants it, `engine.infill`'s.
 """
 
 from __future__ import annotations

@@ -9,11 +9,13 @@ import os
 from functools import cache
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from engine.kernels import int8, reference
 from engine.kernels.int8 import cpu_multiplies_bytes
 from engine.kernels.reference import (
+    Belief,
     attention,
     attention_by_products,
     gated,
@@ -23,7 +25,7 @@ from engine.kernels.reference import (
     rotate,
     softcap,
 )
-from engine.weights import PackedWeight
+from engine.weights import Fp8Weight, PackedWeight
 
 _MOST_SLOTS = 4096  # rows times experts chosen that the sorting kernel takes at once
 
@@ -34,10 +36,10 @@ def route(
     x: Tensor, scale: Tensor, proj: Tensor, per_expert_scale: Tensor, top_k: int, eps: float
 ) -> tuple[Tensor, Tensor]:
     """See `reference.route`."""
-    if _takes_triton(x):
-        from engine.kernels import moe
+    if _takes_triton(x, scale, proj, per_expert_scale):
+        from engine.kernels import routing
 
-        return moe.route(x, scale, proj, per_expert_scale, top_k, eps)
+        return routing.route(x, scale, proj, per_expert_scale, top_k, eps)
     return reference.route(x, scale, proj, per_expert_scale, top_k, eps)
 
 
@@ -51,7 +53,7 @@ def experts(
 ) -> Tensor:
     """See `reference.experts`."""
     covered = gate_up.shape[-1] % 32 == down.shape[-1] % 32 == 0 and indices.numel() <= _MOST_SLOTS
-    if covered and _takes_triton(x):
+    if covered and _takes_triton(x, weights, gate_up, down):
         from engine.kernels import moe
 
         return moe.experts(x, weights, indices, gate_up, down, activation)
@@ -60,7 +62,7 @@ def experts(
 
 def linear(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
     """See `reference.linear`; whole matrices are left to torch."""
-    if isinstance(weight, PackedWeight) and weight.shape[-1] % 32 == 0 and _takes_triton(x):
+    if isinstance(weight, PackedWeight) and weight.shape[-1] % 32 == 0 and _takes_triton(x, weight):
         from engine.kernels import dense
 
         return dense.linear(x, weight)
@@ -71,7 +73,7 @@ def join_attention(
     x: Tensor, attended: Tensor, post: Tensor, dense: Tensor, experts: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `reference.join_attention`."""
-    if _takes_triton(x):
+    if _takes_triton(x, attended, post, dense, experts):
         from engine.kernels import norms
 
         return norms.join_attention(x, attended, post, dense, experts, eps)
@@ -87,7 +89,7 @@ def join_feedforward(
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """See `reference.join_feedforward`."""
-    if _takes_triton(x):
+    if _takes_triton(x, dense, routed, *weights, scalar):
         from engine.kernels import norms
 
         return norms.join_feedforward(x, dense, routed, weights, scalar, eps)
@@ -105,7 +107,7 @@ def prepare_heads(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `reference.prepare_heads`; angles that differ between batch rows are left to torch."""
-    if cos.ndim == 2 and _takes_triton(q):
+    if cos.ndim == 2 and _takes_triton(q, k, v, q_weight, k_weight):
         from engine.kernels import norms
 
         return norms.prepare_heads(q, k, v, q_weight, k_weight, cos, sin, eps)
@@ -126,11 +128,38 @@ def canvas_attention(
     """See `reference.canvas_attention`."""
     dim = q.shape[-1]
     covered = dim & (dim - 1) == 0 and dim >= 16 and k.stride() == v.stride()
-    if covered and _takes_triton(q):
+    if covered and _takes_triton(q, k, v, prefix_k, prefix_v):
         from engine.kernels import attending
 
         return attending.canvas_attention(q, prefix_k, prefix_v, length, k, v, scale, window, seen)
     return reference.canvas_attention(q, prefix_k, prefix_v, length, k, v, scale, window, seen)
+
+
+def believe(
+    hidden: Tensor,
+    weight: Tensor | PackedWeight,
+    cap: float | None,
+    temperature: Tensor,
+    uniform: Tensor,
+    first_bias: Tensor | None,
+    count: int,
+) -> Belief:
+    """See `reference.believe`; the kernels write no logits."""
+    covered = isinstance(weight, Tensor | Fp8Weight) and weight.shape[-1] % 32 == 0
+    if covered and _takes_triton(hidden, weight):
+        from engine.kernels import head
+
+        return head.believe(hidden, weight, cap, temperature, uniform, first_bias, count)
+    return reference.believe(hidden, weight, cap, temperature, uniform, first_bias, count)
+
+
+def soft_embedding(table: Tensor, ids: Tensor, shares: Tensor, scale: float) -> Tensor:
+    """See `reference.soft_embedding`."""
+    if _takes_triton(shares, table):
+        from engine.kernels import embedding
+
+        return embedding.soft_embedding(table, ids, shares, scale)
+    return reference.soft_embedding(table, ids, shares, scale)
 
 
 def accept_and_renoise(
@@ -144,8 +173,18 @@ def accept_and_renoise(
     return reference.accept_and_renoise(entropy, drawn, noise, bound)
 
 
-def _takes_triton(x: Tensor) -> bool:
-    return x.is_cuda and not x.requires_grad and _triton_is_wanted()
+def _takes_triton(x: Tensor, *weights: Tensor | PackedWeight) -> bool:
+    """Whether kernels run on `x` with these weights: on a GPU, where nothing asks for a gradient."""
+    return _is_on_gpu(x) and not _is_learned(x, *weights) and _triton_is_wanted()
+
+
+def _is_on_gpu(x: Tensor) -> bool:
+    return x.is_cuda
+
+
+def _is_learned(*tensors: Tensor | PackedWeight) -> bool:
+    given = (t for t in tensors if isinstance(t, Tensor))  # codes are never learned
+    return torch.is_grad_enabled() and any(t.requires_grad for t in given)
 
 
 @cache
@@ -158,9 +197,11 @@ def _triton_is_wanted() -> bool:
 
 
 __all__ = [
+    "Belief",
     "accept_and_renoise",
     "attention",
     "attention_by_products",
+    "believe",
     "canvas_attention",
     "cpu_multiplies_bytes",
     "experts",
@@ -175,5 +216,6 @@ __all__ = [
     "rotary_table",
     "rotate",
     "route",
+    "soft_embedding",
     "softcap",
 ]

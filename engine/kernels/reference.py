@@ -8,10 +8,13 @@ Source: transformers `models/diffusion_gemma/modeling_diffusion_gemma.py`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine import sampler
 from engine.weights import FP8_MAX, Fp8Weight, PackedWeight, fp8
 
 
@@ -274,3 +277,56 @@ def accept_and_renoise(
     within = ordered.cumsum(-1) - ordered <= bound
     accepted = torch.zeros_like(within).scatter(-1, order, within)
     return torch.where(accepted, drawn, noise), accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What a step asks of each hole position's distribution over the vocabulary, and no more."""
+
+    entropy: Tensor  # [B, H] nats
+    best: Tensor  # [B, H] argmax ids
+    log_best: Tensor  # [B, H] log-probability of `best`
+    drawn: Tensor  # [B, H] one id from each distribution
+    likely: Tensor  # [B, H, K] the likeliest ids, in order
+    shares: Tensor  # [B, H, K] fp32, their probabilities
+
+
+def believe(
+    hidden: Tensor,
+    weight: Tensor | PackedWeight,
+    cap: float | None,
+    temperature: Tensor,
+    uniform: Tensor,
+    first_bias: Tensor | None,
+    count: int,
+) -> Belief:
+    """The head `weight` [V, D] over final hidden states [B, H, D], as far as `Belief` goes.
+
+    Logits are capped, then divided by `temperature` (fp32 [1]); `first_bias` [V] is added to those of
+    the first position of each hole; `count` is how many of the likeliest ids are wanted. Draws invert
+    the cumulative sum in the order of ids at `uniform` [B, H].
+    """
+    logits = softcap(linear(hidden, weight), cap)
+    if first_bias is not None:
+        logits[:, 0] += first_bias
+    belief = sampler.predict(logits, temperature)
+    drawn = sampler.draw(belief.probabilities.flatten(0, 1), uniform.flatten())
+    shares, likely = belief.probabilities.topk(count, dim=-1)
+    return Belief(
+        entropy=belief.entropy,
+        best=belief.best,
+        log_best=belief.log_best,
+        drawn=drawn.view(uniform.shape),
+        likely=likely,
+        shares=shares,
+    )
+
+
+def soft_embedding(table: Tensor, ids: Tensor, shares: Tensor, scale: float) -> Tensor:
+    """The mean row of `table` [V, D] under `ids` and `shares` [..., K], times `scale`; [..., D].
+
+    Shares are positive weights; they need not sum to 1.
+    """
+    weights = (shares / shares.sum(-1, keepdim=True)).to(table.dtype)
+    mean: Tensor = weights[..., None, :] @ (F.embedding(ids, table) * scale)
+    return mean.squeeze(-2)

@@ -1,5 +1,7 @@
 """The least time of a step against sums made by hand, and against published floors."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench import floor
@@ -47,6 +49,12 @@ def test_parts_by_hand():
     moved, flops = parts["experts"]
     assert moved == pytest.approx((values * 17 / 32 + 4 * 30 * 128 * 4224) * 55 / 128)
     assert flops == 2 * 64 * values * 8 / 128
+
+
+def test_self_conditioning_by_a_few_tokens_reads_their_embeddings_only():
+    few = replace(CONFIG, canvas=replace(CONFIG.canvas, soft_tokens=16))
+    parts = floor.step_parts(few, INT4, rows=64, prefix=1024)
+    assert parts["self-conditioning"] == (64 * 16 * 2816 * 2, 2 * 64 * 16 * 2816)
 
 
 def test_a_part_takes_the_slower_of_reading_and_multiplying():

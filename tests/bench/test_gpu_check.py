@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import full_size, step
+from bench import full_size, step, step_figures
 from engine.cache import PrefixCache
 from engine.graphs import Graphs
 from engine.weights import Fp8Weight, Int4Weight
@@ -32,13 +32,15 @@ def test_it_runs_to_its_end_and_the_last_line_is_its_figures():
     assert list(figures["precisions"]) == ["bf16", "int4-bf16-head"]
     for one in figures["precisions"].values():
         assert min(one["parity"]["first_steps"]) >= step.LEAST_AGREEMENT
-        assert len(one["parity"]["agreement"]) == step.STEPS
+        assert len(one["parity"]["agreement"]) == step_figures.STEPS
         assert [row["rows"] for row in one["step_ms"]] == [16]
         assert all(row["floor"] > 0 for row in one["step_ms"])
         assert 2 <= one["experts"]["first step"] <= 4
         assert one["causal_token_ms"] > 0 and one["long_prefix"]["warm_ms"] > 0
     plain = figures["precisions"]["bf16"]
-    assert plain["parity"]["agreement"] == [1.0] * step.STEPS, "fp32 here: nothing is rounded"
+    assert plain["parity"]["agreement"] == [1.0] * step_figures.STEPS, (
+        "fp32 here: nothing is rounded"
+    )
     assert plain["transformers_ms"] > 0
     assert "### int4-bf16-head, prefix 40" in lines
     assert sum(line.startswith("| rows |") for line in lines) == 2
@@ -58,6 +60,14 @@ def test_paths_that_disagree_are_a_failure(monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["agreed"] is False
 
 
+def test_steps_that_write_no_logits_are_checked_too(capsys):
+    options = ["--tiny", "--device", "cpu", "--precisions", "bf16", "--no-reference"]
+    assert step.main([*options, "--soft-tokens", "4"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["soft_tokens"] == 4
+    assert figures["precisions"]["bf16"]["parity"]["agreement"] == [1.0] * step_figures.STEPS
+
+
 def test_without_a_gpu_it_says_what_it_needs():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -68,7 +78,7 @@ def test_without_a_gpu_it_says_what_it_needs():
 
 
 def test_the_reference_lies_over_our_tensors_and_computes_the_same():
-    size = step.tiny()
+    size = step_figures.tiny()
     ours = full_size.random_model(size.config, "bf16", dtype=torch.float32, device=CPU)
     theirs = full_size.reference(ours, size.description)
     table = theirs.get_input_embeddings().weight
@@ -89,7 +99,7 @@ def test_the_reference_lies_over_our_tensors_and_computes_the_same():
     [("fp8", Fp8Weight, Fp8Weight), ("int4", Int4Weight, Fp8Weight)],
 )
 def test_weights_are_rounded_as_they_are_drawn(precision, experts, linears):
-    config = step.tiny().config
+    config = step_figures.tiny().config
 
     def made(precision, **how):
         return full_size.random_model(config, precision, dtype=torch.float32, device=CPU, **how)

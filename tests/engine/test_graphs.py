@@ -1,5 +1,7 @@
 """Steps of fixed shapes equal the plain ones, whatever pads them; on a CPU they run uncaptured."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,6 +62,18 @@ def test_every_step_equals_the_plain_one_under_the_same_noise(gemma, small, name
         assert seen.done == expected.done
     different = {round(float(seen.log_best.sum()), 3) for seen in plain}
     assert len(different) > 5, "the canvas must change from step to step for this to mean much"
+
+
+@pytest.mark.parametrize("few", [1, 4, 10 * tiny.VOCAB])
+def test_steps_that_keep_no_logits_equal_the_plain_ones(gemma, small, monkeypatch, few):
+    own = replace(gemma.ours.config.canvas, soft_tokens=few)
+    monkeypatch.setattr(gemma.ours, "config", replace(gemma.ours.config, canvas=own))
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    canvas = CANVASES["a guess and a beginning"]
+    plain = walked(gemma.ours, steps.plain, cache, canvas)
+    monkeypatch.setattr(gemma.ours, "logits", None)
+    still = walked(gemma.ours, Graphs(gemma.ours, longest_prefix=64), cache, canvas)
+    assert [s.best.tolist() for s in still] == [s.best.tolist() for s in plain]
 
 
 def test_the_stop_rule_fires_at_the_same_step(gemma, small):

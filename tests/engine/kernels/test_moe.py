@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.kernels import moe, reference
+from engine.kernels import moe, reference, routing
 from tests.engine.kernels.packed import FORMS, compare
 
 EPS = 1e-6
@@ -31,7 +31,7 @@ def test_the_same_experts_are_chosen_with_the_same_weights(shape, device):
     x = 5 * torch.randn(rows, width, device=device, dtype=dtype)
     scale, per_expert = torch.rand(width, device=device), torch.rand(count, device=device) + 0.5
     proj = torch.randn(count, width, device=device, dtype=dtype)
-    weights, indices = moe.route(x, scale, proj, per_expert, top, EPS)
+    weights, indices = routing.route(x, scale, proj, per_expert, top, EPS)
     expected, theirs = reference.route(x, scale, proj, per_expert, top, EPS)
     assert torch.equal(indices, theirs)
     torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-6)
@@ -42,7 +42,7 @@ def test_the_same_experts_are_chosen_with_the_same_weights(shape, device):
 def test_slots_are_sorted_stably_and_cut_into_tiles_of_one_expert(shape, tile, device):
     rows, count, top = shape
     indices = chosen(rows, count, top, device)
-    order, bounds = moe.sort_slots(indices, count, tile)
+    order, bounds = routing.sort_slots(indices, count, tile)
     expected_order, expected = reference.sort_slots(indices, count, tile)
     assert torch.equal(order, expected_order)
     assert torch.equal(bounds[:, : expected.shape[1]], expected)
@@ -53,7 +53,7 @@ def test_the_room_for_tiles_is_enough_for_any_choice(device):
     """The most tiles: one full one for each further `tile` slots, one begun for each expert."""
     for slots in (1, 15, 16, 17, 60):
         indices = torch.arange(slots, device=device)[:, None] % 5
-        _, bounds = moe.sort_slots(indices, 5, 16)
+        _, bounds = routing.sort_slots(indices, 5, 16)
         _, expected = reference.sort_slots(indices, 5, 16)
         assert torch.equal(bounds[:, : expected.shape[1]], expected)
 
@@ -105,7 +105,7 @@ def test_shapes_that_do_not_match_are_refused_with_their_numbers(device):
     with pytest.raises(AssertionError, match="unknown activation 'relu'"):
         moe.experts(x, weights, indices, gate_up, down, "relu")
     with pytest.raises(AssertionError, match="4097 slots"):
-        moe.sort_slots(torch.zeros(4097, 1, dtype=torch.int64, device=device), 4, 16)
+        routing.sort_slots(torch.zeros(4097, 1, dtype=torch.int64, device=device), 4, 16)
     with pytest.raises(AssertionError, match="multiple of 32, got 24"):
         odd = torch.zeros(4, 64, 24, device=device)
         moe.experts(x, weights, indices, torch.zeros(4, 48, 64, device=device), odd, "silu")

@@ -1,5 +1,7 @@
 """Whole denoising steps of a tiny DiffusionGemma through every kernel that is wired, against plain torch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -20,6 +22,14 @@ WIRED = {
     "_attend",
     "_merge",
     "_accept_and_renoise",
+}
+HEAD = {
+    "_sum_groups",
+    "_choose_draw",
+    "_choose_highest",
+    "_score_again",
+    "_choose_tokens",
+    "_mix",
 }
 
 
@@ -55,16 +65,20 @@ def small(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu-check compares whole steps there")
-def test_every_step_equals_the_plain_one(model, small, started, monkeypatch):
+@pytest.mark.parametrize("soft_tokens", [None, 3])
+def test_every_step_equals_the_plain_one(model, small, started, monkeypatch, soft_tokens):
+    own = replace(model.config.canvas, soft_tokens=soft_tokens)
+    monkeypatch.setattr(model, "config", replace(model.config, canvas=own))
     canvas = Canvas(hole=5, clamped=(9, 30))
     drawn = noise.draw(7, SAMPLER.max_steps, canvas.hole, tiny.VOCAB, torch.device("cpu"))
     cache = encoded(model, random_ids(tiny.WINDOW + 3, seed=1))
     with torch.inference_mode():
         plain = [seen[0] for seen in steps.plain(model, cache, [canvas], SAMPLER, drawn)]
         assert not started
-        monkeypatch.setattr(kernels, "_takes_triton", lambda x: True)
+        monkeypatch.setattr(kernels, "_takes_triton", lambda *tensors: True)
         fast = [seen[0] for seen in Graphs(model, 32)(model, cache, [canvas], SAMPLER, drawn)]
     assert started >= WIRED
+    assert started & HEAD == (HEAD if soft_tokens else set())
     assert len(fast) == len(plain) == SAMPLER.max_steps
     for seen, expected in zip(fast, plain, strict=True):
         assert seen.best.tolist() == expected.best.tolist()
