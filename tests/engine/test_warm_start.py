@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine import infill
+from engine import infill, search
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import Cancelled
 from engine.infill import Filled
@@ -82,6 +82,14 @@ def test_text_typed_over_an_answer_costs_no_more_and_changes_nothing(loaded):
     assert (result.text, result.forwards) == (expected.text, expected.forwards)
 
 
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tiny-gemma")
+    tiny.diffusion_gemma(directory, seed=4)
+    config = EngineConfig(model=directory, device="cpu", sampler=SamplerConfig(max_steps=2))
+    return config, tiny.load_ours(directory), Tokenizer.from_directory(directory)
+
+
 @pytest.mark.parametrize(
     ("typed", "shown"),
     [
@@ -94,14 +102,11 @@ def test_text_typed_over_an_answer_costs_no_more_and_changes_nothing(loaded):
 )
 @pytest.mark.parametrize("wanted", [False, True])
 def test_a_canvas_first_shows_what_is_left_of_the_last_answer(
-    tmp_path, monkeypatch, typed, shown, wanted
+    gemma, monkeypatch, typed, shown, wanted
 ):
     """What is healed at the cursor comes before it."""
-    tiny.diffusion_gemma(tmp_path, seed=4)
-    sampler = SamplerConfig(max_steps=2)
-    config = EngineConfig(model=tmp_path, device="cpu", sampler=sampler, canvas_warm_start=wanted)
-    engine = Engine.load(config)
-    tokenizer = Tokenizer.from_directory(tmp_path)
+    config, model, tokenizer = gemma
+    engine = Engine("tiny", replace(config, canvas_warm_start=wanted), model, tokenizer)
     guessed = []
 
     def fill(model, cache, canvas, *, control, **how):
@@ -116,3 +121,24 @@ def test_a_canvas_first_shows_what_is_left_of_the_last_answer(
         engine.infill(replace(request, prefix=prefix), cancelled=never)
     healed = ("area =" + typed)[-1]
     assert guessed == ["", healed + shown if wanted and shown else ""]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_where_the_length_is_searched_for_an_earlier_answer_is_tried_first(
+    gemma, monkeypatch, wanted
+):
+    config, model, tokenizer = gemma
+    engine = Engine("tiny", replace(config, canvas_warm_start=wanted), model, tokenizer)
+    tried = []
+
+    def find(model, cache, layout, bounds, policy, *, earlier, control, **how):
+        tried.append(tokenizer.decode(earlier))
+        ids = tuple(tokenizer.encode("= wide = 0;"))
+        control.on_draft(ids, 1)
+        return [Filled(ids=ids, stop=StopReason.COMPLETE, forwards=1, log_probabilities=())]
+
+    monkeypatch.setattr(search, "search", find)
+    for typed in ("", " wi", " tall"):
+        request = InfillRequest(prefix="area =" + typed, suffix="\nb = 2\n", max_tokens=20)
+        engine.infill(request, cancelled=never)
+    assert tried == ["", "ide = 0;" if wanted else "", ""], "typed over, the length is not known"
