@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.loading import choose_device, native_dtype
 from engine.pull import resolve_model
-from engine.runtime import choose_device, native_dtype
 from engine.tokenizer import Tokenizer
 from engine.train import objective, shards
 from engine.train.adapt import DOCUMENT, adapt, newline_table

@@ -199,7 +199,7 @@ def bench_reference(device: Device, rounds: int) -> dict[str, Any]:
     from engine import infill
     from engine.cache import PrefixCache
     from engine.config import SamplerConfig
-    from engine.runtime import load_model
+    from engine.loading import load_model
     from engine.steps import Canvas
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16

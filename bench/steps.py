@@ -74,8 +74,8 @@ class _Loaded:
 
         from engine.cache import PrefixCache
         from engine.config import CanvasConfig
+        from engine.loading import load_model
         from engine.pull import resolve_model
-        from engine.runtime import load_model
 
         cpu = torch.device("cpu")
         self.model = load_model(resolve_model(model), dtype=getattr(torch, dtype), device=cpu)

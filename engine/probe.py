@@ -102,8 +102,8 @@ def _size(directory: Path, config: ModelConfig) -> tuple[int, int]:
 
     from engine import fit, plan
     from engine.config import EngineConfig
+    from engine.loading import choose_device, choose_dtype
     from engine.model import Transformer
-    from engine.runtime import choose_device, choose_dtype
 
     with torch.device("meta"):
         model = Transformer(config)

@@ -1,4 +1,4 @@
-"""The Engine: loads a model, chooses device and precision, answers one request at a time.
+"""The Engine: loads a model and answers one request at a time.
 
 Puts the pieces together: prompt -> prefix cache -> denoising or causal decoding -> text. Knows
 nothing of HTTP, processes or editors. One thread at a time may call `infill`.
@@ -11,7 +11,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,18 +18,15 @@ from torch import Tensor
 
 from engine import (
     causal,
-    checkpoint,
     confidence,
     drafts,
     endings,
     fit,
     formats,
     infill,
-    kernels,
     long_holes,
     memory,
     prompt,
-    quant,
     search,
     steps,
 )
@@ -39,20 +35,19 @@ from engine.cache import PrefixCache, PrefixStore
 from engine.confidence import CALIBRATION
 from engine.config import EngineConfig, LongHoleConfig, ModelConfig, SamplerConfig, read_json
 from engine.drafts import Drafter, Pace
-from engine.errors import ConfigError, EngineError
+from engine.errors import EngineError
 from engine.fit import OutOfMemory
 from engine.graphs import Graphs
 from engine.healing import Healer
 from engine.infill import Control, Filled
-from engine.model import Transformer, shapes
+from engine.loading import Progress, choose_device, choose_dtype, load_model, native_dtype
+from engine.model import Transformer
 from engine.prompt import Prompt
 from engine.request import Candidate, Draft, InfillRequest, InfillResult, Mode, StopReason
 from engine.steps import Canvas, Steps
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 from engine.verify import Verify
-
-Progress = Callable[[float, str], None]
 
 _LONG = 256  # tokens encoded for one request, from which on its memory is given back
 FIXED_HOLE = 32  # tokens, where nobody knows the length of the hole or searches for it
@@ -265,7 +260,7 @@ class Engine:
         self,
         request: InfillRequest,
         control: Control,
-        on_draft: Callable[[Draft], None] | None,
+        on_draft: Callable[[Draft], None],
         clock: _Clock,
     ) -> _Answer:
         """Encodes the prompt and writes nothing."""
@@ -284,7 +279,7 @@ class Engine:
         self,
         request: InfillRequest,
         control: Control,
-        on_draft: Callable[[Draft], None] | None,
+        on_draft: Callable[[Draft], None],
         clock: _Clock,
     ) -> _Answer:
         built, canvas = self._laid_out(request, FIXED_HOLE)
@@ -351,7 +346,7 @@ class Engine:
         self,
         request: InfillRequest,
         control: Control,
-        on_draft: Callable[[Draft], None] | None,
+        on_draft: Callable[[Draft], None],
         clock: _Clock,
     ) -> _Answer:
         """From left to right with the suffix in view."""
@@ -461,7 +456,7 @@ class Engine:
         self,
         request: InfillRequest,
         control: Control,
-        on_draft: Callable[[Draft], None] | None,
+        on_draft: Callable[[Draft], None],
         clock: _Clock,
     ) -> _Answer:
         built = prompt.raw(request, self._tokenizer, self._model.config, self._prompt_limit)
@@ -485,7 +480,7 @@ class Engine:
         request: InfillRequest,
         built: Prompt,
         control: Control,
-        on_draft: Callable[[Draft], None] | None,
+        on_draft: Callable[[Draft], None],
         in_hole: bool = False,
     ) -> dict[str, Any]:
         """What decoding from left to right is told of the request."""
@@ -560,12 +555,10 @@ class Engine:
 
     def _drafts(
         self,
-        on_draft: Callable[[Draft], None] | None,
+        on_draft: Callable[[Draft], None],
         request: InfillRequest,
         built: Prompt,
-    ) -> Callable[[Sequence[int], int], None] | None:
-        if on_draft is None:
-            return None
+    ) -> Callable[[Sequence[int], int], None]:
         return lambda ids, step: on_draft(
             Draft(text=self._cut(self._text(ids, built), request)[0], step=step)
         )
@@ -641,79 +634,3 @@ class _Clock:
 def _elsewhere(request: InfillRequest) -> tuple[str, ...]:
     """Texts of other places to copy from, the nearest to the cursor first."""
     return tuple(chunk.text for chunk in reversed(request.context))
-
-
-def load_model(
-    directory: Path,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
-    precision: formats.Precision = "bf16",
-    head_copy: bool = True,
-    soft_tokens: int | None = None,
-    progress: Progress | None = None,
-) -> Transformer:
-    """The model in `directory`, weights streamed to `device` in `dtype`, ready for inference.
-
-    What is stored in few bits stays so, the rest is rounded to `precision` as it comes. For int8
-    all are loaded as they are stored, then changed layer by layer. `soft_tokens` as in EngineConfig.
-    """
-    config = ModelConfig.from_directory(directory)
-    if soft_tokens and config.canvas:
-        config = replace(config, canvas=replace(config.canvas, soft_tokens=soft_tokens))
-    with torch.device("meta"):
-        model = Transformer(config)
-    read_as = None if dtype is torch.int8 else dtype
-    wanted = shapes(config)
-    stored = checkpoint.Checkpoint(directory, config.family, wanted)
-    stream = stored.stream(dtype=read_as, device=device, progress=progress)
-    weights = formats.converted(
-        stream, precision, tied_head=config.tied_head and head_copy, dtype=dtype
-    )
-    if dtype is torch.int8:
-        model.load({name: _plain(weight) for name, weight in weights if name in wanted})
-    else:
-        model.load(dict(weights))
-    model.eval().requires_grad_(False)
-    if dtype is torch.int8:
-        quant.quantize(model)
-        memory.give_back()
-    return model
-
-
-def _plain(weight: formats.Weight) -> Tensor:
-    return weight if isinstance(weight, Tensor) else weight.dequantize(torch.float32)
-
-
-def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a CUDA device where there is one."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' is not available here; use 'auto' or 'cpu'")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def choose_dtype(wanted: str, device: torch.device, model: ModelConfig) -> torch.dtype:
-    """What the weights are kept in.
-
-    `auto` is bfloat16 on a GPU. On a CPU it is int8 where the CPU multiplies bytes and the model
-    allows it, else bfloat16 where the CPU computes in it, else float32.
-    """
-    if wanted == "int8":
-        quant.refuse_unsupported(model, device)
-    elif wanted == "auto":
-        if device.type == "cpu" and kernels.cpu_multiplies_bytes() and quant.is_supported(model):
-            wanted = "int8"
-        else:
-            return native_dtype(device)
-    dtype: torch.dtype = getattr(torch, wanted)
-    return dtype
-
-
-def native_dtype(device: torch.device) -> torch.dtype:
-    """The float type that `device` multiplies fastest."""
-    # Older releases of torch cannot tell; without the instructions bfloat16 is the slower one.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if native or device.type == "cuda" else torch.float32

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import CanvasConfig
+from engine.loading import load_model
 from engine.model import Transformer
-from engine.runtime import load_model
 from engine.tokenizer import Tokenizer
 from engine.train.objective import Recipe
 

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from engine.config import CanvasConfig, read_json
 from engine.errors import EngineError
+from engine.loading import choose_device, load_model, native_dtype
 from engine.model import Transformer
 from engine.pull import resolve_model
-from engine.runtime import choose_device, load_model, native_dtype
 from engine.train import distil, objective, runs, shards
 from engine.train.adapt import DOCUMENT, adapt, newline_table, stored_name
 from engine.train.objective import NO_TARGET, Example, Ids, Recipe

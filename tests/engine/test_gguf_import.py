@@ -13,7 +13,7 @@ from engine.cache import PrefixCache
 from engine.checkpoint import model_name
 from engine.errors import CheckpointError
 from engine.gguf_import import convert
-from engine.runtime import load_model
+from engine.loading import load_model
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny_wheel
 

@@ -10,8 +10,9 @@ from engine import infill, noise, steps
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.graphs import Graphs
+from engine.loading import load_model
 from engine.request import InfillRequest
-from engine.runtime import Engine, load_model
+from engine.runtime import Engine
 from engine.steps import Canvas
 from tests.engine import tiny
 from tests.engine.test_model import fresh_cache, random_ids

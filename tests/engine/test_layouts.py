@@ -11,8 +11,9 @@ from engine.cache import PrefixCache
 from engine.config import EngineConfig
 from engine.errors import CheckpointError
 from engine.kernels import reference
+from engine.loading import load_model
 from engine.request import InfillRequest
-from engine.runtime import Engine, load_model
+from engine.runtime import Engine
 from engine.weights import Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 from tests.engine import published, tiny
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from engine import download, gguf_import, packed, pull
 from engine.errors import EngineError
-from engine.runtime import load_model
+from engine.loading import load_model
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny_wheel
 

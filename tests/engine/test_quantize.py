@@ -16,8 +16,9 @@ from engine import formats, quantize
 from engine.cache import PrefixCache
 from engine.config import EngineConfig
 from engine.errors import ConfigError, EngineError
+from engine.loading import load_model
 from engine.request import InfillRequest
-from engine.runtime import Engine, load_model
+from engine.runtime import Engine
 from engine.weights import Fp8Weight, Int4Weight, PackedWeight
 from tests.engine import published, tiny
 

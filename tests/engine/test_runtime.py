@@ -12,9 +12,10 @@ from engine import infill, runtime
 from engine.config import EngineConfig, InfillConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
 from engine.fit import OutOfMemory
+from engine.loading import choose_dtype
 from engine.model import Transformer
 from engine.request import InfillRequest, Mode, StopReason
-from engine.runtime import Engine, choose_dtype
+from engine.runtime import Engine
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 from engine.verify import Verify

@@ -13,9 +13,10 @@ from engine.cache import PrefixCache
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.infill import Control
+from engine.loading import load_model
 from engine.pull import resolve_model
 from engine.request import InfillRequest
-from engine.runtime import Engine, load_model
+from engine.runtime import Engine
 from engine.tokenizer import Tokenizer
 
 CODE = Path(__file__).with_name("test_cache.py").read_text(encoding="utf-8")[:2400]

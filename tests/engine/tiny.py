@@ -84,7 +84,7 @@ def llama(directory: Path, seed: int, **changes) -> Pair:
 
 
 def load_ours(directory: Path) -> Transformer:
-    from engine.runtime import load_model
+    from engine.loading import load_model
 
     return load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
 

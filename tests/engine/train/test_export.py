@@ -9,8 +9,9 @@ from engine import packed, pull
 from engine.checkpoint import load_tensors
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import EngineError
+from engine.loading import load_model
 from engine.request import InfillRequest, Mode
-from engine.runtime import Engine, load_model
+from engine.runtime import Engine
 from engine.train import export
 from engine.train.export import Learned
 from tests.engine import tiny_wheel

@@ -12,9 +12,10 @@ from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.errors import EngineError
 from engine.infill import encoded_suffix, sealed
+from engine.loading import load_model
 from engine.modules import SelfConditioning
 from engine.request import InfillRequest, Mode
-from engine.runtime import Engine, load_model
+from engine.runtime import Engine
 from engine.steps import Canvas
 from engine.train import objective
 from engine.train.adapt import DOCUMENT, EMPTY, MASK, adapt, newline_table
