@@ -40,8 +40,9 @@ class Row:
 
 _FIXED = InfillConfig(probe=False)
 _SEARCHED = InfillConfig(probe=True)  # and all that comes with it
-_PROBED = replace(_SEARCHED, judged=0, repairs=0)
-_JOINED = replace(_SEARCHED, repairs=0)
+_REPAIRED = replace(_SEARCHED, verify=False)
+_JOINED = replace(_REPAIRED, repairs=0)
+_PROBED = replace(_JOINED, judged=0)
 _COLD = {"canvas_drafts": False, "canvas_warm_start": False}
 _DRAFTED = {**_COLD, "canvas_drafts": True, "infill": _SEARCHED}
 ROWS = (
@@ -49,7 +50,8 @@ ROWS = (
     Row(name="fixed 32", changes={**_COLD, "infill": _FIXED}),
     Row(name="probe", changes={**_COLD, "infill": _PROBED}),
     Row(name="+ junction", changes={**_COLD, "infill": _JOINED}),
-    Row(name="+ repair", changes={**_COLD, "infill": _SEARCHED}),
+    Row(name="+ repair", changes={**_COLD, "infill": _REPAIRED}),
+    Row(name="+ verify", changes={**_COLD, "infill": _SEARCHED}),
     Row(name="+ drafts", changes=_DRAFTED),
     Row(name="+ warm start", changes={**_DRAFTED, "canvas_warm_start": True}, typing=True),
 )
