@@ -83,6 +83,7 @@ test("an installation can be cancelled, which ends what runs; the next one bring
   const endEngine = await startEngine(path.join(home, "run")); // not before: it leaves when nobody needs it
   try {
     await code.open("a.txt", "# say alpha\n\n|\n");
+    await code.untilStatus(/ready/);
     await code.type("x = ");
     await code.untilGhost("alpha");
   } finally {
