@@ -56,7 +56,9 @@ export class Code {
     folders.forEach((folder) => mkdirSync(path.join(code.workspace, folder)));
     const all = path.join(code.directory, "all.code-workspace");
     write(all, { folders: folders.map((folder) => ({ path: path.join(code.workspace, folder) })) });
-    write(code.userSettings, { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings });
+    const user = { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings };
+    write(code.userSettings, user);
+    write(path.join(code.directory, "user/Machine/settings.json"), user); // where a machine's own are kept
     if (other) {
       code.addExtension(other);
     }

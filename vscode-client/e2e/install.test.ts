@@ -68,21 +68,22 @@ test("an installation can be cancelled, which ends what runs; the next one bring
   const [slow, pid] = [path.join(home, "python3"), path.join(home, "pid")];
   writeFileSync(slow, `#!/bin/sh\n[ -e '${pid}' ] && exec '${PYTHON}' "$@"\necho $$ > '${pid}'\nexec sleep 1000\n`, { mode: 0o755 });
   makeWheel(path.join(home, "wheels"));
-  const endEngine = await startEngine(path.join(home, "run"));
-  try {
-    code = await Code.start({ settings: { ...NO_SERVER, "dgLsp.server.python": slow }, env: bare() });
-    const toasts = code.page.locator(".notification-toast");
-    await toasts.getByRole("button", { name: "Install" }).click();
-    await toasts.getByText("making a virtual environment").waitFor();
-    await code.picture("installing");
-    await until(() => existsSync(pid) && readFileSync(pid, "utf8") !== "");
-    await toasts.getByRole("button", { name: "Cancel" }).click();
-    await until(() => !existsSync(`/proc/${readFileSync(pid, "utf8").trim()}`), () => "it still runs");
-    await toasts.first().waitFor({ state: "detached" });
+  code = await Code.start({ settings: { ...NO_SERVER, "dgLsp.server.python": slow }, env: bare() });
+  const toasts = code.page.locator(".notification-toast");
+  await toasts.getByRole("button", { name: "Install" }).click();
+  await toasts.getByText("making a virtual environment").waitFor();
+  await code.picture("installing");
+  await until(() => existsSync(pid) && readFileSync(pid, "utf8") !== "");
+  await toasts.getByRole("button", { name: "Cancel" }).click();
+  await until(() => !existsSync(`/proc/${readFileSync(pid, "utf8").trim()}`), () => "it still runs");
+  await toasts.first().waitFor({ state: "detached" });
 
-    await code.choose("Install the Server");
-    await code.untilStatus(/stopped: the engine starts with the first file/);
+  await code.choose("Install the Server");
+  await code.untilStatus(/stopped: the engine starts with the first file/);
+  const endEngine = await startEngine(path.join(home, "run")); // not before: it leaves when nobody needs it
+  try {
     await code.open("a.txt", "# say alpha\n\n|\n");
+    await code.untilStatus(/ready/);
     await code.type("x = ");
     await code.untilGhost("alpha");
   } finally {
