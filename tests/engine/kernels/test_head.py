@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine import sampler
-from engine.kernels import embedding, head, reference
+from engine.kernels import choosing, embedding, head, reference
 from engine.kernels.reference import softcap
 from engine.weights import to_fp8
 
@@ -18,7 +18,7 @@ CAP = 30.0
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Sums over groups take several rounds."""
-    monkeypatch.setattr(head, "_BLOCK_GROUPS", 16)
+    monkeypatch.setattr(choosing, "_BLOCK_GROUPS", 16)
 
 
 def drawn(shape, form, device):
