@@ -13,13 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels import launch, tiles
+from engine.kernels import choosing, launch, tiles
 from engine.kernels.reference import Belief
 from engine.kernels.tiles import Weight
 
 _GROUP = 16
 _BLOCK_N = 128
-_BLOCK_GROUPS = 2048  # summed at once, which the registers have room for
 _FLOATS = {
     torch.float32: tl.float32,
     torch.float16: tl.float16,
@@ -75,26 +74,7 @@ def believe(
         num_warps=8 if block_m == 128 else 4,
         num_stages=3,
     )
-    chosen = empty(rows, kept, dtype=torch.int32)
-    entropy, log_best, highest, target = (empty(rows) for _ in range(4))
-    launch.run(
-        _choose_highest,
-        (rows,),
-        *(sums, chosen, highest),
-        GROUPS=groups,
-        COUNT=count,
-        BLOCK=launch.power_of_two(max(16, groups)),
-        num_warps=8,
-    )
-    launch.run(
-        _choose_draw,
-        (rows,),
-        *(sums, uniform.contiguous(), highest, chosen, entropy, log_best, target, rows),
-        GROUPS=groups,
-        COUNT=count,
-        BLOCK=min(_BLOCK_GROUPS, launch.power_of_two(max(16, groups))),
-        num_warps=4,
-    )
+    entropy, log_best, highest, chosen, target = choosing.chosen_groups(sums, uniform, count)
     scores = empty(rows, kept, _GROUP)
     launch.run(
         _score_again,
@@ -224,92 +204,6 @@ def _sum_groups(
     tl.store(at, highest, inside)
     tl.store(at + rows * groups, tl.sum(share, 2), inside)
     tl.store(at + 2 * rows * groups, tl.sum(share * below, 2), inside)
-
-
-@triton.jit
-def _choose_highest(
-    sums: tl.tensor,
-    chosen: tl.tensor,
-    highest: tl.tensor,
-    GROUPS: tl.constexpr,
-    COUNT: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """The COUNT groups of a row's highest scores, which hold its likeliest tokens; -1 for none."""
-    row = tl.program_id(0)
-    group = tl.arange(0, BLOCK)
-    left = tl.load(sums + row * GROUPS + group, group < GROUPS, -float("inf"))
-    tl.store(highest + row, tl.max(left, 0))
-    for place in range(COUNT):
-        value, best = tl.max(left, 0, return_indices=True)
-        tl.store(chosen + row * (COUNT + 1) + place, tl.where(value == -float("inf"), -1, best))
-        left = tl.where(group == best, -float("inf"), left)
-
-
-@triton.jit
-def _choose_draw(
-    sums: tl.tensor,
-    uniform: tl.tensor,
-    highest: tl.tensor,
-    chosen: tl.tensor,
-    entropy: tl.tensor,
-    log_best: tl.tensor,
-    target: tl.tensor,
-    rows: tl.tensor,
-    GROUPS: tl.constexpr,
-    COUNT: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """One row's entropy, and the group its draw falls in, behind the COUNT others in `chosen`.
-
-    `target` is the mass within that group at which it falls, in units of the group's highest share.
-    """
-    row = tl.program_id(0)
-    sums += row * GROUPS
-    most = tl.load(highest + row)
-    total, moment = 0.0, 0.0
-    for start in range(0, GROUPS, BLOCK):
-        part, below, unit, at, inside = _parts(sums, most, start, rows, GROUPS, BLOCK)
-        own = tl.load(at + 2 * rows * GROUPS, inside, 0.0)
-        moment += tl.sum(own * unit + part * below, 0)
-        total += tl.sum(part, 0)
-    tl.store(entropy + row, tl.log(total) - moment / total)
-    tl.store(log_best + row, -tl.log(total))
-
-    value = (1.0 - tl.load(uniform + row)) * total
-    drawn, before, passed = -1, 0.0, 0.0
-    for start in range(0, GROUPS, BLOCK):
-        part, _, _, _, _ = _parts(sums, most, start, rows, GROUPS, BLOCK)
-        group = start + tl.arange(0, BLOCK)
-        first = tl.min(
-            tl.where((passed + tl.cumsum(part, 0) >= value) & (part > 0), group, GROUPS), 0
-        )
-        # Sums are rounded: should none reach the value, it is the last group that can come.
-        first = tl.minimum(first, tl.max(tl.where(part > 0, group, -1), 0))
-        open = (passed < value) & (first >= 0)
-        drawn = tl.where(open, first, drawn)
-        before = tl.where(open, passed + tl.sum(tl.where(group < first, part, 0.0), 0), before)
-        passed += tl.sum(part, 0)
-    its_unit = tl.exp(tl.load(sums + drawn) - most)
-    tl.store(target + row, (value - before) / its_unit)
-    tl.store(chosen + row * (COUNT + 1) + COUNT, drawn)
-
-
-@triton.jit
-def _parts(
-    sums: tl.tensor,
-    most: tl.tensor,
-    start: tl.tensor,
-    rows: tl.tensor,
-    GROUPS: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Of a block of groups: mass, distance to the row's highest score, its exponential, and where."""
-    group = start + tl.arange(0, BLOCK)
-    at, inside = sums + group, group < GROUPS
-    below = tl.maximum(tl.load(at, inside, -float("inf")) - most, -1e4)
-    unit = tl.exp(below)
-    return tl.load(at + rows * GROUPS, inside, 0.0) * unit, below, unit, at, inside
 
 
 @triton.jit

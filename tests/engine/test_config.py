@@ -102,6 +102,7 @@ def test_an_unknown_sampler_is_refused():
         ({"threads": -1}, "cannot be negative, got -1"),
         ({"prefill_chunk": 0}, "prefill_chunk must be a number above 0"),
         ({"max_prompt_tokens": 10}, "max_prompt_tokens must be at least 64, got 10"),
+        ({"soft_tokens": 0}, "soft_tokens must be from 1 to 64, got 0"),
         ({"template": "fim"}, "template must be one of auto, chat, raw, hole, got 'fim'"),
     ],
 )

@@ -1,5 +1,7 @@
 """The model against transformers on tiny random configurations: fp32, CPU, tight tolerances."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache
@@ -177,3 +179,22 @@ def test_bfloat16_stays_near_float32(llama):
         expected = llama.ours.encode(ids, fresh_cache(llama.ours))
         ours = low.encode(ids, PrefixCache(llama.config, CPU, torch.bfloat16)).float()
     assert torch.nn.functional.cosine_similarity(ours, expected, dim=-1).min() > 0.99
+
+
+def test_soft_embeddings_of_all_tokens_are_the_dense_ones(gemma, monkeypatch):
+    """And those of a few leave the others out."""
+    model, scores = gemma.ours, torch.randn(1, 5, tiny.VOCAB)
+
+    def embedded(few, scores):
+        own = replace(model.config.canvas, soft_tokens=few)
+        monkeypatch.setattr(model, "config", replace(model.config, canvas=own))
+        with torch.inference_mode():
+            return model.soft_embedding(scores.softmax(-1))
+
+    dense = embedded(None, scores)
+    for count in (tiny.VOCAB, 2 * tiny.VOCAB):
+        torch.testing.assert_close(embedded(count, scores), dense, rtol=1e-4, atol=1e-4)
+    rest = scores < scores.topk(3, dim=-1).values[..., -1:]
+    few = embedded(None, scores.masked_fill(rest, -torch.inf))
+    torch.testing.assert_close(embedded(3, scores), few, rtol=1e-4, atol=1e-4)
+    assert (few - dense).abs().max() > 0.1

@@ -52,6 +52,14 @@ def test_a_hole_is_filled_by_denoising_where_the_model_was_trained_for_it(gemma)
     assert set(result.timings_ms) == {"tokenize", "encode", "decode", "total"}
 
 
+def test_self_conditioning_by_a_few_tokens_is_a_switch(gemma):
+    assert gemma._model.config.canvas.soft_tokens is None
+    few = Engine.load(replace(gemma._config, soft_tokens=3))
+    assert few._model.config.canvas.soft_tokens == 3
+    request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", hole_tokens=6)
+    assert few.infill(request, cancelled=never).tokens == 6
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_of_several_lengths_a_causal_reading_says_which_is_best(gemma, monkeypatch, sign):
     request = InfillRequest(prefix="a = ", suffix="\nb = 2\n", max_tokens=8)

@@ -4,16 +4,13 @@ import pytest
 import torch
 
 from engine import sampler
-from engine.kernels import embedding, head, reference
+from engine.kernels import choosing, embedding, head, reference
 from engine.kernels.reference import softcap
 from engine.weights import to_fp8
 
 # canvases, hole, inputs, vocabulary, likeliest
-SMALL = [(1, 1, 32, 17, 1), (2, 3, 64, 403, 8), (1, 13, 96, 700, 5), (1, 256, 32, 70, 1)]
-RELEASED = [
-    pytest.param((canvases, hole, 2816, 262_144, count), marks=pytest.mark.gpu)
-    for canvases, hole, count in ((1, 16, 8), (4, 16, 32), (1, 256, 64))
-]
+SMALL = [(1, 1, 32, 17, 1), (2, 3, 64, 403, 8), (1, 7, 96, 600, 5), (1, 256, 32, 33, 1)]
+RELEASED = [(1, 16, 2816, 262_144, 8), (4, 16, 2816, 262_144, 32), (1, 256, 2816, 262_144, 64)]
 FORMS = {"whole": lambda weight: weight, "fp8": to_fp8}
 CAP = 30.0
 
@@ -21,7 +18,7 @@ CAP = 30.0
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Sums over groups take several rounds."""
-    monkeypatch.setattr(head, "_BLOCK_GROUPS", 16)
+    monkeypatch.setattr(choosing, "_BLOCK_GROUPS", 16)
 
 
 def drawn(shape, form, device):
@@ -70,8 +67,11 @@ def compare(args, tolerance):
     return ours, theirs
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", [*SMALL, *RELEASED])
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [*((shape, "whole") for shape in SMALL), (SMALL[1], "fp8")]
+    + [pytest.param(shape, form, marks=pytest.mark.gpu) for shape in RELEASED for form in FORMS],
+)
 def test_beliefs_equal_plain_torch(shape, form, device):
     tolerance = {"whole": 2e-5, "fp8": 2e-2}[form] if device.type == "cpu" else 2e-2
     compare(drawn(shape, form, device), tolerance)
@@ -79,7 +79,7 @@ def test_beliefs_equal_plain_torch(shape, form, device):
 
 def test_draws_are_the_samplers_to_the_token(device):
     """At uniforms in the middle of a token's stretch, where no rounding decides."""
-    shape = (1, 20, 64, 600, 1)
+    shape = (1, 12, 64, 600, 1)
     hidden, weight, cap, temperature, _, bias, count = drawn(shape, "whole", device)
     args = (hidden.float(), weight.float(), cap, temperature, None, bias, count)
     exact = probabilities(args)
