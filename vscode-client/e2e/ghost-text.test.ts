@@ -54,7 +54,7 @@ test("Ctrl+Alt+Right takes a line", async () => {
   await code.type("x = ");
   await code.untilGhost(/^one/);
   await code.press("Control+Alt+ArrowRight");
-  await code.untilSaved("line.txt", `${say}x = one\n`);
+  await code.untilSaved("line.txt", `${say}x = one\n\n`); // the line's end with it
 });
 
 test("typing what is shown never makes it flicker", async () => {
