@@ -41,13 +41,15 @@ _STOP_TIMEOUT_S = 20
 class EngineStatus:
     """What the engine is doing, in words for the user; `progress` is 0 to 1.
 
-    `prompt_tokens` is how many the engine takes; 0 where it has not said yet.
+    `prompt_tokens` is how many the engine takes, `runs` its model and device; 0 and "" where it has
+    not said yet.
     """
 
     state: Literal["starting", "loading", "ready", "stopped"]
     message: str
     progress: float
     prompt_tokens: int = 0
+    runs: str = ""
 
 
 class EngineClient:
@@ -198,8 +200,8 @@ class EngineClient:
             return False
         model, engine = str(health.get("model", "")), health.get("engine") or {}
         runs = " · ".join(filter(None, [model, str(engine.get("device", ""))]))
-        message = self._other_model(model) or runs
-        self._report("ready", message, 1.0, int(engine.get("prompt_tokens", 0)))
+        tokens = int(engine.get("prompt_tokens", 0))
+        self._report("ready", self._other_model(model), 1.0, tokens, runs)
         return True
 
     def _is_ours(self, model: str) -> bool:
@@ -254,8 +256,10 @@ class EngineClient:
             await asyncio.wait({lease})
         await http.aclose()
 
-    def _report(self, state: Any, message: str, progress: float, prompt_tokens: int = 0) -> None:
-        status = EngineStatus(state, message, progress, prompt_tokens)
+    def _report(
+        self, state: Any, message: str, progress: float, prompt_tokens: int = 0, runs: str = ""
+    ) -> None:
+        status = EngineStatus(state, message, progress, prompt_tokens, runs)
         if status != self._last_status and self._on_status is not None:
             self._on_status(status)
         self._last_status = status

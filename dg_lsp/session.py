@@ -318,7 +318,7 @@ class Session:
     def _hear(self, engine: EngineStatus) -> None:
         if engine.prompt_tokens:
             self._budget = context.budget_for(engine.prompt_tokens)
-        self._engine_status = Status(engine.state, engine.message, engine.progress)
+        self._engine_status = Status(engine.state, engine.message or engine.runs, engine.progress)
         self._tell(self._engine_status)
 
     def _explain(self, silence: Status | None) -> None:

@@ -85,7 +85,7 @@ class TestStarting:
         assert statuses[0] == EngineStatus("starting", "starting the engine", 0.0)
         loading = [status for status in statuses if status.state == "loading"]
         assert len({status.progress for status in loading}) >= 2
-        assert statuses[-1] == EngineStatus("ready", "load-slow · cpu", 1.0)
+        assert statuses[-1] == EngineStatus("ready", "", 1.0, runs="load-slow · cpu")
         assert os.getsid(pid) == pid, "it must outlive the editor's session"
         assert psutil.Process(pid).cwd() == str(directory)
         assert directory.stat().st_mode & 0o777 == 0o700
