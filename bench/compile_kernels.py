@@ -1,7 +1,7 @@
 """Compiles every kernel for GPUs that are not at hand: registers, spills and shared memory of each.
 
-`python -m bench.compile_kernels` prints the table, `--write` also puts it into COMPILED. The
-launches are recorded from the launchers themselves, called at the released model's shapes on
+`python -m bench.compile_kernels` prints the table, `--write` also puts it into COMPILED; `--here` only
+fills Triton's cache for the GPU at hand, by all cores at once. The launches are recorded from the launchers themselves, called at the released model's shapes on
 tensors without memory, so that what is compiled here is what runs there. Spills, and programs that
 ask for more shared memory than the GPU has, end it with an error.
 """
@@ -9,6 +9,7 @@ ask for more shared memory than the GPU has, end it with an error.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +40,9 @@ TARGETS = {
     90: Device(processors=132, shared_memory=232_448),
     120: Device(processors=170, shared_memory=101_376),
 }
+# A token read causally, holes and canvases of all sizes, a chunk of a prompt.
+ROWS = (1, 16, 32, 64, 128, 256, 384, 512)
+Launch = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]  # kernel, grid, arguments
 _POINTERS = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
@@ -61,6 +67,11 @@ class Build:
     constants: tuple[tuple[str, Any], ...]
     aligned: tuple[int, ...]  # places of parameters that are multiples of 16
     options: tuple[tuple[str, int], ...]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Builds with the same key are the same program."""
+        return self.kernel, self.signature, self.constants, self.aligned, self.options
 
     @property
     def label(self) -> str:
@@ -90,26 +101,44 @@ class Usage:
         return ""
 
 
-def builds(architecture: int) -> list[Build]:
+def builds(architecture: int, rows: tuple[int, ...] = ROWS) -> list[Build]:
     """What the launchers of all cases start on a GPU of this architecture, each once."""
-    device = TARGETS[architecture]
-    started: list[Build] = []
+    return list(_distinct(architecture, TARGETS[architecture], rows))
+
+
+def compile_here(processes: int) -> None:
+    """Fills Triton's cache with what all cases start on the GPU at hand; starts nothing."""
+    device = launch.device_of(torch.empty(1, device="cuda"))
+    # A process that has used CUDA cannot be forked.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(warm_up, parts=processes, device=device), range(processes)))
+
+
+def warm_up(part: int, parts: int, device: Device) -> None:
+    """Compiles one of so many parts of it, as the first launch of each kernel would."""
+    for kernel, grid, args, meta in list(_distinct(0, device).values())[part::parts]:
+        kernel.warmup(*args, grid=grid, **meta)
+
+
+def _distinct(
+    architecture: int, device: Device, rows: tuple[int, ...] = ROWS
+) -> dict[Build, Launch]:
+    """Each program once, and a launch of it, on tensors without memory."""
+    found: dict[tuple[Any, ...], tuple[Build, Launch]] = {}
     case = ""
 
     def record(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
-        started.append(_build(architecture, case, kernel, args, meta))
+        build = _build(architecture, case, kernel, args, meta)
+        found.setdefault(build.key, (build, (kernel, grid, args, meta)))
 
     with (
         mock.patch.object(launch, "run", record),
         mock.patch.object(launch, "device_of", lambda _: device),
     ):
-        for one in cases(torch.device("meta")):
+        for one in cases(torch.device("meta"), rows):
             case = one.name
             one.fast(*one.args)
-    found: dict[tuple[Any, ...], Build] = {}
-    for build in started:
-        found.setdefault((build.kernel, build.signature, build.constants, build.options), build)
-    return list(found.values())
+    return dict(found.values())
 
 
 def compile_all(wanted: Iterable[Build], processes: int = 2) -> list[Usage]:
@@ -136,7 +165,11 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write {COMPILED.name} as well")
+    parser.add_argument("--here", action="store_true", help="for this GPU, into Triton's cache")
     args = parser.parse_args()
+    if args.here:
+        compile_here(min(16, os.cpu_count() or 1))
+        return
     usages = compile_all([build for target in TARGETS for build in builds(target)])
     text = (
         f"# Compiled kernels\n\n`python -m bench.compile_kernels --write`, triton "

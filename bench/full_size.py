@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import formats
+from engine import formats, joining
 from engine.config import ModelConfig
 from engine.model import Transformer
 
@@ -44,6 +44,7 @@ def random_model(
     drawn = _drawn(shapes, dtype, device, seed)
     copied = config.tied_head and head_copy
     model.load(dict(formats.converted(drawn, precision, tied_head=copied, dtype=dtype)))
+    joining.join(model)  # as a GPU has it
     return model.eval().requires_grad_(False)
 
 

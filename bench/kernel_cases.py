@@ -29,6 +29,24 @@ HIDDEN, VOCABULARY = 2816, 262_144
 EXPERTS, TOP, INNER = 128, 8, 704
 FORMS = ("bf16", "fp8", "int4 by 32", "int4 by 64", "fp4")
 EPS = 1e-6
+# Outputs and inputs of what attention reads and writes in both kinds of layers, and of the MLP.
+LINEARS = (
+    *((8192, HIDDEN), (HIDDEN, 4096)),
+    *((9216, HIDDEN), (HIDDEN, 8192)),
+    *((4224, HIDDEN), (HIDDEN, 2112)),
+)
+MOST_IN_HOLE, MOST_ON_CANVAS = 256, 384
+PREFIX, DTYPE = 1024, torch.bfloat16
+TINY: dict[str, Any] = {  # in place of the constants above, to see that all of it runs
+    "HIDDEN": 64,
+    "VOCABULARY": 500,
+    "EXPERTS": 4,
+    "TOP": 2,
+    "INNER": 64,
+    "PREFIX": 40,
+    "LINEARS": ((96, 64),),
+    "DTYPE": torch.float16,  # in which Triton's interpreter is right
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +65,19 @@ class Case:
 
 
 def cases(device: torch.device, rows: tuple[int, ...] = (64, 256)) -> Iterator[Case]:
-    """All cases, made one by one: the tensors of one are gone before the next one's come."""
+    """All cases, made one by one: the tensors of one are gone before the next one's come.
+
+    More rows than a canvas and its suffix may have are a prompt's, which has no canvas and no head.
+    """
     for count in rows:
         yield from _norms(device, count)
         yield from _mixtures(device, count)
         yield from _linears(device, count)
-        yield from _attentions(device, count)
-        yield from _heads(device, count)
-        yield _decision(device, count)
+        if count <= MOST_ON_CANVAS:
+            yield from _attentions(device, count)
+        if count <= MOST_IN_HOLE:
+            yield from _heads(device, count)
+            yield _decision(device, count)
 
 
 def _norms(device: torch.device, rows: int) -> Iterator[Case]:
@@ -118,7 +141,7 @@ def _mixtures(device: torch.device, rows: int) -> Iterator[Case]:
 
 def _linears(device: torch.device, rows: int) -> Iterator[Case]:
     """The linear layers of a sliding and a full layer, of the dense MLP and self-conditioning."""
-    for outputs, inputs in ((8192, HIDDEN), (HIDDEN, 4096), (HIDDEN, 2112)):
+    for outputs, inputs in LINEARS:
         x = _some(device, rows, inputs)
         for form in ("fp8", "int4 by 32"):
             weight = _weight(device, form, outputs, inputs)
@@ -133,21 +156,21 @@ def _linears(device: torch.device, rows: int) -> Iterator[Case]:
             )
 
 
-def _attentions(device: torch.device, rows: int, prefix: int = 1024) -> Iterator[Case]:
+def _attentions(device: torch.device, rows: int) -> Iterator[Case]:
     """A sliding and a full layer, one canvas."""
     for kv_heads, dim in ((8, 256), (2, 512)):
-        stored = [_some(device, kv_heads, 2 * prefix, dim) for _ in range(2)]
+        stored = [_some(device, kv_heads, 2 * PREFIX, dim) for _ in range(2)]
         own = [_some(device, 1, kv_heads, rows, dim) for _ in range(2)]
-        length = torch.full((1,), prefix, dtype=torch.int32, device=device)
+        length = torch.full((1,), PREFIX, dtype=torch.int32, device=device)
         q = _some(device, 1, rows, 16, dim)
-        seen = torch.tensor([[0, rows // 2], [rows // 2, rows]], dtype=torch.int32, device=device)
+        seen = torch.tensor([[[0, rows // 2], [rows // 2, rows]]], dtype=torch.int32, device=device)
         yield Case(
-            f"attention, {dim} dims, prefix {prefix}, {rows} rows",
+            f"attention, {dim} dims, prefix {PREFIX}, {rows} rows",
             attending.canvas_attention,
             reference.canvas_attention,
             (q, *stored, length, *own, 1.0, None, seen),
             moved=2 * q.nbytes + sum(t.nbytes for t in own) + sum(t.nbytes for t in stored) // 2,
-            flops=4 * rows * 16 * dim * (prefix + rows),
+            flops=4 * rows * 16 * dim * (PREFIX + rows),
         )
 
 
@@ -156,8 +179,17 @@ def _heads(device: torch.device, rows: int, likely: int = 16) -> Iterator[Case]:
     hidden = _some(device, 1, rows, HIDDEN)
     temperature, uniform = torch.ones(1, device=device), torch.rand(1, rows, device=device)
     bias = torch.zeros(VOCABULARY, device=device)
-    for form in ("bf16", "fp8"):
+    for form in ("bf16", "fp8", "int4 by 32", "fp4"):
         table = _weight(device, form, VOCABULARY, HIDDEN)
+        if isinstance(table, PackedWeight):
+            yield Case(
+                f"logits {form}, {rows} rows",
+                dense.linear,
+                reference.linear,
+                (hidden, table),
+                moved=hidden.nbytes + table.nbytes + 2 * rows * VOCABULARY,
+                flops=2 * rows * HIDDEN * VOCABULARY,
+            )
         yield Case(
             f"head {form}, likeliest {likely}, {rows} rows",
             head.believe,
@@ -209,4 +241,4 @@ def _weight(device: torch.device, form: str, *shape: int) -> Tensor | PackedWeig
 
 
 def _some(device: torch.device, *shape: int) -> Tensor:
-    return torch.randn(shape, device=device, dtype=torch.bfloat16)
+    return torch.randn(shape, device=device, dtype=DTYPE)

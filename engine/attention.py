@@ -35,7 +35,7 @@ class Attention(nn.Module):
         if not attention.value_is_key:
             self.v_proj = Projection(config.hidden_size, kv_width, rank)
         self.o_proj = Projection(width, config.hidden_size, rank)
-        self.qkv_proj: nn.Module | None = None  # the first three as one, where quantised
+        self.qkv_proj: nn.Module | None = None  # the first three as one, in few bits
         if config.qkv_norms:
             self.q_norm = Norm(attention.head_dim, config.norm_eps)
             self.k_norm = Norm(attention.head_dim, config.norm_eps)
@@ -58,8 +58,9 @@ class Attention(nn.Module):
         heads = (*x.shape[:2], -1, self.shape.head_dim)
         if self.qkv_proj is not None:
             counts = [self.shape.heads, self.shape.kv_heads, self.shape.kv_heads]
-            q, k, v = self.qkv_proj(x, on_canvas).view(heads).split(counts, 2)
-            return q, k, v
+            counts = counts[: 3 - self.shape.value_is_key]
+            q, *keys = self.qkv_proj(x, on_canvas).view(heads).split(counts, 2)
+            return q, keys[0], keys[-1]
         q = self.q_proj(x, on_canvas).view(heads)
         k = self.k_proj(x, on_canvas).view(heads)
         v = k if self.shape.value_is_key else self.v_proj(x, on_canvas).view(heads)

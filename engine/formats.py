@@ -45,7 +45,9 @@ class WeightClass:
 
 CLASSES = (
     #           class                names                                      may be  fp8     int4
-    WeightClass("attention", r"layers\.\d+\.self_attn\.[qkvo]_proj\.weight", _ANY, "fp8", "fp8"),
+    WeightClass(
+        "attention", r"layers\.\d+\.self_attn\.(qkv|[qkvo])_proj\.weight", _ANY, "fp8", "fp8"
+    ),
     WeightClass("dense MLP", r"layers\.\d+\.mlp\.\w+_proj\.weight", _ANY, "fp8", "fp8"),
     WeightClass("experts", r"layers\.\d+\.experts\.\w+_proj", _ANY, "fp8", "int4"),
     WeightClass("self-conditioning", r"self_conditioning\.\w+_proj\.weight", _ANY, "fp8", "fp8"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import checkpoint, formats, kernels, memory, quant
+from engine import checkpoint, formats, joining, kernels, memory, quant
 from engine.config import ModelConfig
 from engine.errors import ConfigError
 from engine.model import Transformer, shapes
@@ -53,6 +53,8 @@ def load_model(
     else:
         model.load(dict(weights))
     model.eval().requires_grad_(False)
+    if device.type == "cuda":
+        joining.join(model)
     if dtype is torch.int8:
         quant.quantize(model)
         memory.give_back()

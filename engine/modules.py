@@ -64,7 +64,7 @@ class GatedMLP(nn.Module):
         self.gate_proj = Projection(config.hidden_size, config.intermediate_size, rank)
         self.up_proj = Projection(config.hidden_size, config.intermediate_size, rank)
         self.down_proj = Projection(config.intermediate_size, config.hidden_size, rank)
-        self.gate_up_proj: nn.Module | None = None  # the first two as one, where quantised
+        self.gate_up_proj: nn.Module | None = None  # the first two as one, in few bits
 
     def forward(self, x: Tensor, on_canvas: bool) -> Tensor:
         """x [..., D] -> [..., D]."""

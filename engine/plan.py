@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine import formats, graphs
+from engine import formats, graphs, sampler, static_steps
 from engine.cache import most_slots
 from engine.config import AttentionConfig, ModelConfig
 from engine.errors import EngineError
+from engine.kernels.reference import attention_rows
 
 CARDS_GB = (12, 16, 18, 24, 32, 48, 80)
 RUNTIME_BYTES = 600_000_000  # of the driver's context, the libraries and the allocator's rounding
@@ -22,6 +23,9 @@ LEAST_CONTEXT = 512
 _STEP = 256  # contexts are planned in steps of the cache's
 _BF16 = 2
 _FP32 = 4
+_MASKED = (
+    14  # bytes for each row and key: their distance, conditions on it, what is added to a score
+)
 
 
 class DoesNotFit(EngineError):
@@ -125,7 +129,8 @@ class Parameters:
 class Plan:
     """A precision, the context it leaves room for, and where the memory goes (bytes).
 
-    `cache` is of one prefix, `graphs` of the copy that captured steps read (`graphs.Memory`).
+    `cache` is of one prefix, `graphs` of the copy that captured steps read (`static_steps.Memory`).
+    `captured` is what lives within the largest of those steps, in memory that no other forward uses.
     """
 
     precision: Precision
@@ -133,12 +138,13 @@ class Plan:
     weights: int
     cache: int
     graphs: int
+    captured: int
     work: int
 
     @property
     def total(self) -> int:
         """All that is needed, the driver's context included."""
-        return self.weights + self.cache + self.graphs + self.work + RUNTIME_BYTES
+        return sum((self.weights, self.cache, self.graphs, self.captured, self.work, RUNTIME_BYTES))
 
 
 def choose(
@@ -213,6 +219,7 @@ def plan(
         weights=parameters(config).nbytes(precision) if weights is None else weights,
         cache=cache_bytes(config, context, chunk),
         graphs=graphs_bytes(config, min(context, WANTED_CONTEXT)),
+        captured=_canvas_bytes(config) if graphs.is_supported(config) else 0,
         work=work_bytes(config, context, chunk),
     )
 
@@ -263,7 +270,7 @@ def graphs_bytes(config: ModelConfig, context: int) -> int:
     if not graphs.is_supported(config):
         return 0
     return sum(
-        graphs.slots(layer, context) * position_bytes(layer, _BF16) for layer in config.layers
+        static_steps.slots(layer, context) * position_bytes(layer, _BF16) for layer in config.layers
     )
 
 
@@ -273,12 +280,21 @@ def work_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
     A chunk of the prompt in the layer with the longest scores, or a canvas' distributions over the
     vocabulary.
     """
-    rows = min(chunk, context)
+    rows, keys = min(chunk, context), context + min(chunk, context)
     heads = max(layer.heads for layer in config.layers)
-    scores = 2 * _FP32 * heads * rows * (context + rows)  # and their softmax
+    scored = min(rows, attention_rows(heads, keys))
+    scores = 2 * _FP32 * heads * scored * keys  # and their softmax
+    masks = _MASKED * rows * keys
+    return max(scores + masks + _states_bytes(config, rows), _canvas_bytes(config))
+
+
+def _canvas_bytes(config: ModelConfig) -> int:
+    """What a step over one whole canvas writes: states, and distributions over the vocabulary."""
     canvas = config.canvas_length
-    distributions = 3 * _FP32 * canvas * config.vocab_size  # logits, softmax, its cumulative sum
-    return max(scores + _states_bytes(config, rows), distributions + _states_bytes(config, canvas))
+    # In fp32, beside the same in bf16 before or after, or beside some rows in two more copies.
+    beside = max(_BF16 * canvas, 2 * _FP32 * min(canvas, sampler.ROWS))
+    distributions = (_FP32 * canvas + beside) * config.vocab_size
+    return distributions + _states_bytes(config, canvas)
 
 
 def _states_bytes(config: ModelConfig, rows: int) -> int:
@@ -309,7 +325,7 @@ def describe(found: Plan) -> str:
         f"{_named(found.precision)}, {found.context:,} tokens of context: "
         f"{found.total / 1e9:.1f} GB ({found.weights / 1e9:.1f} weights, "
         f"{(found.cache + found.graphs) / 1e9:.1f} keys and values, "
-        f"{found.work / 1e9:.1f} working memory, {RUNTIME_BYTES / 1e9:.1f} driver)"
+        f"{(found.work + found.captured) / 1e9:.1f} working memory, {RUNTIME_BYTES / 1e9:.1f} driver)"
     )
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from engine.config import SamplerConfig
 
+ROWS = 64  # distributions of which there is a second copy for a moment: all would take too much
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -41,31 +43,47 @@ def temperature(config: SamplerConfig, steps_left: int) -> float:
 
 
 def predict(logits: Tensor, temperature: float | Tensor) -> Prediction:
-    """Distribution, entropy and argmax of fp32 `logits` [B, H, V] at `temperature`.
+    """Distribution, entropy and argmax of fp32 `logits` [B, H, V] at `temperature`, in their memory.
 
     With z = logits / T less its maximum, entropy = log Z - E[z]: one pass over the vocabulary
     less than summing p log p, and exact where the distribution is peaked.
     """
-    z = logits / temperature
+    z = logits.flatten(0, 1).div_(temperature)
     highest, best = z.max(-1, keepdim=True)
     # 0 · -inf would be NaN: a token that cannot come adds no entropy.
-    z = z.sub_(highest).clamp_(min=-1e4)
-    probabilities = z.exp()
-    total = probabilities.sum(-1, keepdim=True)
-    probabilities.div_(total)
+    z.sub_(highest).clamp_(min=-1e4)
+    log_totals, entropies = zip(*(_normalised(some) for some in torch.split(z, ROWS)), strict=True)
+    shape = logits.shape[:-1]
+    return Prediction(
+        probabilities=z.view(logits.shape),
+        entropy=torch.cat(entropies).view(shape),
+        best=best.view(shape),
+        log_best=-torch.cat(log_totals).view(shape),
+    )
+
+
+def _normalised(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Makes z [N, V] probabilities; log Z and entropy [N]."""
+    shares = z.exp()
+    total = shares.sum(-1, keepdim=True)
+    shares.div_(total)
     log_total = total.log().squeeze(-1)
-    entropy = log_total - torch.einsum("bhv,bhv->bh", probabilities, z)
-    return Prediction(probabilities, entropy, best.squeeze(-1), -log_total)
+    entropy = log_total - torch.einsum("nv,nv->n", shares, z)
+    z.copy_(shares)
+    return log_total, entropy
 
 
-def leave_one_out(logits: Tensor, shown: Tensor, clean: float) -> Tensor:
+def leave_one_out(logits: Tensor, shown: Tensor, clean: float | Tensor) -> Tensor:
     """`logits` [B, N, V] less what each token that is `shown` [B, N] says for itself.
 
-    Uniform noise leaves a token as it is with probability `clean`, else any of the V stands there:
-    that one is seen multiplies its odds by 1 + V · clean / (1 - clean), whatever the others say.
+    Uniform noise leaves a token as it is with probability `clean` (a tensor: [B, 1]), else any of the V
+    stands there: that one is seen multiplies its odds by 1 + V · clean / (1 - clean), whatever the
+    others say.
     """
-    evidence = math.log1p(logits.shape[-1] * clean / (1 - clean))
-    return logits.scatter_add(-1, shown[..., None], torch.full_like(logits[..., :1], -evidence))
+    clean = torch.as_tensor(clean, device=logits.device)
+    evidence = torch.log1p(logits.shape[-1] * clean / (1 - clean)).to(logits.dtype)
+    said = evidence.expand(shown.shape)[..., None]
+    return logits.scatter_add(-1, shown[..., None], -said)
 
 
 def accept(entropy: Tensor, bound: float) -> Tensor:
@@ -81,7 +99,11 @@ def accept(entropy: Tensor, bound: float) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """One id [N] from each distribution [N, V]: its cumulative sum, inverted at `uniform` [N]."""
-    cumulative = probabilities.cumsum(-1)
+    parts = zip(torch.split(probabilities, ROWS), torch.split(uniform, ROWS), strict=True)
+    return torch.cat([_inverted(some.cumsum(-1), at) for some, at in parts])
+
+
+def _inverted(cumulative: Tensor, uniform: Tensor) -> Tensor:
     # 1 - u lies in (0, 1], and the sum is taken as rounded: no token of probability 0 is drawn.
     value = (1 - uniform)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, value).squeeze(-1)

@@ -179,6 +179,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
         dtype=options.dtype,
         quantize=options.quantize,
         max_prompt_tokens=options.max_prompt_tokens,
+        soft_tokens=options.soft_tokens,
         template=options.template,
         threads=options.threads,
     )
@@ -233,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="8192 on a GPU, 1024 on a CPU, as memory allows",
+    )
+    parser.add_argument(
+        "--soft-tokens",
+        type=int,
+        metavar="N",
+        help="DiffusionGemma looks back at the N likeliest tokens of a step only, 1 to 64; not evaluated",
     )
     parser.add_argument(
         "--template",

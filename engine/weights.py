@@ -10,7 +10,7 @@ Source: NVFP4 as in NVIDIA's ModelOpt and compressed-tensors; the signed 4-bit s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypeVar
 
@@ -163,6 +163,12 @@ class Fp4Weight(PackedWeight):
         """See `PackedWeight.dequantize`."""
         values = _fp4_table(self.device)[_nibbles(self.codes)]
         return _scaled(values, self.scale, self.factor).to(dtype)
+
+
+def stacked(weights: Sequence[_W]) -> _W:
+    """Weights [N, K] of one form as one, their outputs in order."""
+    parts = [weight.parts() for weight in weights]
+    return type(weights[0])(**{name: torch.cat([own[name] for own in parts]) for name in parts[0]})
 
 
 def to_fp8(weight: Tensor) -> Fp8Weight:

@@ -25,7 +25,7 @@ from engine.kernels.reference import (
     rotate,
     softcap,
 )
-from engine.weights import Fp8Weight, PackedWeight
+from engine.weights import PackedWeight
 
 _MOST_SLOTS = 4096  # rows times experts chosen that the sorting kernel takes at once
 
@@ -106,8 +106,8 @@ def prepare_heads(
     sin: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `reference.prepare_heads`; angles that differ between batch rows are left to torch."""
-    if cos.ndim == 2 and _takes_triton(q, k, v, q_weight, k_weight):
+    """See `reference.prepare_heads`."""
+    if _takes_triton(q, k, v, q_weight, k_weight):
         from engine.kernels import norms
 
         return norms.prepare_heads(q, k, v, q_weight, k_weight, cos, sin, eps)
@@ -145,8 +145,7 @@ def believe(
     count: int,
 ) -> Belief:
     """See `reference.believe`; the kernels write no logits."""
-    covered = isinstance(weight, Tensor | Fp8Weight) and weight.shape[-1] % 32 == 0
-    if covered and _takes_triton(hidden, weight):
+    if weight.shape[-1] % 32 == 0 and _takes_triton(hidden, weight):
         from engine.kernels import head
 
         return head.believe(hidden, weight, cap, temperature, uniform, first_bias, count)

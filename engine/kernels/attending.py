@@ -45,9 +45,10 @@ def canvas_attention(
     assert prefix_k.stride() == prefix_v.stride() and k.stride() == v.stride(), (
         "keys and values must be laid out alike"
     )
-    assert seen is None or (seen.shape == (2, 2) and seen.dtype is torch.int32), (
-        f"two stretches of rows are seen, not {tuple(seen.shape)} of {seen.dtype}"
+    assert seen is None or (seen.shape == (batch, 2, 2) and seen.dtype is torch.int32), (
+        f"two stretches of each canvas are seen, not {tuple(seen.shape)} of {seen.dtype}"
     )
+    assert seen is None or seen.is_contiguous(), f"stretches of strides {seen.stride()}"
     group = heads // kv_heads
     block_m = min(64 if dim <= 256 else 32, max(16, launch.power_of_two(rows * group)))
     block_n = 32 if dim <= 256 else 16
@@ -133,6 +134,7 @@ def _attend(
             query, keys, values, place, prefix_row, there, scale, most, total, mixed, DIM
         )
     if seen is not None:
+        seen += 4 * canvas
         first_0, end_0 = tl.load(seen), tl.load(seen + 1)
         first_1, end_1 = tl.load(seen + 2), tl.load(seen + 3)
     keys = k + canvas * k_batch + kv_head * k_head

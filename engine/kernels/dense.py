@@ -38,10 +38,9 @@ def linear(x: Tensor, weight: PackedWeight) -> Tensor:
     launch.run(
         _linear,
         (*grid, splits),
-        *(operand, row_scale, parts.codes, parts.scale, parts.factor, partial, len(rows)),
-        OUTPUTS=outputs,
+        *(operand, row_scale, parts.codes, parts.scale, parts.factor, partial),
+        *(len(rows), outputs, splits),  # no constants: a model has many shapes to compile for
         INPUTS=inputs,
-        SPLITS=splits,
         FORM=parts.form,
         GROUP=parts.group,
         BLOCK_M=block_m,
@@ -58,7 +57,12 @@ def linear(x: Tensor, weight: PackedWeight) -> Tensor:
 
 
 def _splits(programs: int, steps: int, processors: int) -> int:
-    """Into how many parts K is split: two programs for each processor, four steps for each part."""
+    """Into how many parts K is split: two programs for each processor, four steps for each part.
+
+    Where half the processors have a program, summing the parts would cost more than it gains.
+    """
+    if 2 * programs > processors:
+        return 1
     wanted = min(max(1, 2 * processors // programs), max(1, steps // 4))
     return 1 << (wanted.bit_length() - 1)
 
@@ -72,9 +76,9 @@ def _linear(
     factor: tl.tensor,
     out: tl.tensor,
     rows: tl.tensor,
-    OUTPUTS: tl.constexpr,
+    outputs: tl.tensor,
+    splits: tl.tensor,
     INPUTS: tl.constexpr,
-    SPLITS: tl.constexpr,
     FORM: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -85,14 +89,14 @@ def _linear(
     row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     split = tl.program_id(2)
     steps: tl.constexpr = INPUTS // BLOCK_K
-    first, last = split * steps // SPLITS, (split + 1) * steps // SPLITS
+    first, last = split * steps // splits, (split + 1) * steps // splits
     total = tiles.product(
         x + row * INPUTS,
         row < rows,
         codes,
         scale,
         output,
-        output < OUTPUTS,
+        output < outputs,
         first * BLOCK_K,
         last - first,
         INPUTS,
@@ -101,11 +105,11 @@ def _linear(
         BLOCK_K,
     )
     if factor is not None:
-        total *= tl.load(factor + output, output < OUTPUTS, 0.0)[None, :]
+        total *= tl.load(factor + output, output < outputs, 0.0)[None, :]
     if row_scale is not None:
         total *= tl.load(row_scale + row, row < rows, 0.0)[:, None]
-    at = (split * rows + row[:, None]) * OUTPUTS + output[None, :]
-    tl.store(out + at, total, (row < rows)[:, None] & (output < OUTPUTS)[None, :])
+    at = (split * rows + row[:, None]) * outputs + output[None, :]
+    tl.store(out + at, total, (row < rows)[:, None] & (output < outputs)[None, :])
 
 
 @triton.jit

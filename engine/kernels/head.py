@@ -46,14 +46,16 @@ def believe(
     assert temperature.numel() == 1, f"one temperature, got {tuple(temperature.shape)}"
     assert first_bias is None or first_bias.shape == (vocabulary,), f"bias of {first_bias.shape}"
     parts = tiles.parts_of(weight)
-    assert parts.form == "whole", f"a head in {parts.form} has no kernel"
     x, row_scale = tiles.operand(hidden.reshape(rows, inputs).contiguous(), weight)
-    scored = (x, row_scale, parts.codes, parts.factor, temperature, first_bias, rows, hole)
+    weights = (parts.codes, parts.scale, parts.factor)
+    scored = (x, row_scale, *weights, temperature, first_bias, rows, hole)
     constants = {
         "VOCABULARY": vocabulary,
         "INPUTS": inputs,
         "CAP": cap,
         "DTYPE": _FLOATS[hidden.dtype],
+        "FORM": parts.form,
+        "SCALED": parts.group,
         "GROUP": _GROUP,
         "BLOCK_K": min(tiles.block_k(inputs), 128 // x.element_size()),
     }
@@ -62,7 +64,8 @@ def believe(
         return torch.empty(shape, dtype=dtype, device=hidden.device)
 
     sums = empty(3, rows, groups)
-    block_m = min(128, max(16, launch.power_of_two(rows)))
+    most = 128 if parts.form == "whole" else 64  # numbers from 4 bits need registers
+    block_m = min(most, max(16, launch.power_of_two(rows)))
     launch.run(
         _sum_groups,
         # Programs side by side take the same strip of the weight: it is read from memory once.
@@ -71,7 +74,7 @@ def believe(
         **constants,
         BLOCK_M=block_m,
         BLOCK_N=_BLOCK_N,
-        num_warps=8 if block_m == 128 else 4,
+        num_warps=8 if block_m == most else 4,
         num_stages=3,
     )
     entropy, log_best, highest, chosen, target = choosing.chosen_groups(sums, uniform, count)
@@ -111,6 +114,7 @@ def _scores(
     x: tl.tensor,
     row_scale: tl.tensor,
     codes: tl.tensor,
+    scale: tl.tensor,
     factor: tl.tensor,
     temperature: tl.tensor,
     first_bias: tl.tensor,
@@ -122,6 +126,8 @@ def _scores(
     INPUTS: tl.constexpr,
     CAP: tl.constexpr,
     DTYPE: tl.constexpr,
+    FORM: tl.constexpr,
+    SCALED: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> tl.tensor:
     """Logits over the temperature, fp32 [M, N]; -inf for what is no token."""
@@ -129,14 +135,14 @@ def _scores(
         x + row * INPUTS,
         row_inside,
         codes,
-        codes,  # stands for the scales of groups, which these forms do not have
+        scale,
         token,
         token_inside,
         0,
         INPUTS // BLOCK_K,
         INPUTS,
-        "whole",
-        0,
+        FORM,
+        SCALED,
         BLOCK_K,
     )
     if factor is not None:
@@ -157,6 +163,7 @@ def _sum_groups(
     x: tl.tensor,
     row_scale: tl.tensor,
     codes: tl.tensor,
+    scale: tl.tensor,
     factor: tl.tensor,
     temperature: tl.tensor,
     first_bias: tl.tensor,
@@ -167,6 +174,8 @@ def _sum_groups(
     INPUTS: tl.constexpr,
     CAP: tl.constexpr,
     DTYPE: tl.constexpr,
+    FORM: tl.constexpr,
+    SCALED: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -179,6 +188,7 @@ def _sum_groups(
         x,
         row_scale,
         codes,
+        scale,
         factor,
         temperature,
         first_bias,
@@ -190,6 +200,8 @@ def _sum_groups(
         INPUTS,
         CAP,
         DTYPE,
+        FORM,
+        SCALED,
         BLOCK_K,
     )
     groups: tl.constexpr = (VOCABULARY + GROUP - 1) // GROUP
@@ -211,6 +223,7 @@ def _score_again(
     x: tl.tensor,
     row_scale: tl.tensor,
     codes: tl.tensor,
+    scale: tl.tensor,
     factor: tl.tensor,
     temperature: tl.tensor,
     first_bias: tl.tensor,
@@ -222,6 +235,8 @@ def _score_again(
     INPUTS: tl.constexpr,
     CAP: tl.constexpr,
     DTYPE: tl.constexpr,
+    FORM: tl.constexpr,
+    SCALED: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ) -> None:
@@ -235,6 +250,7 @@ def _score_again(
         x,
         row_scale,
         codes,
+        scale,
         factor,
         temperature,
         first_bias,
@@ -246,6 +262,8 @@ def _score_again(
         INPUTS,
         CAP,
         DTYPE,
+        FORM,
+        SCALED,
         BLOCK_K,
     )
     score = tl.sum(tl.where((line == 0)[:, None], score, 0.0), 0)

@@ -76,16 +76,18 @@ def prepare_heads(
     assert k.shape == v.shape, f"keys {tuple(k.shape)} and values {tuple(v.shape)} differ"
     assert k.shape[-1] == dim and dim % 2 == 0, f"heads of {dim} and {k.shape[-1]} dims"
     _check_weights(dim, q_weight, k_weight)
-    angles = (cos.numel(), sin.numel())
-    assert angles == (cos.shape[-2] * dim // 2,) * 2, f"{angles} angles for {dim} dims"
-    assert rows % cos.shape[-2] == 0, f"{rows} rows, angles for {cos.shape[-2]}"
+    positions = cos.numel() * 2 // dim
+    assert cos.shape == sin.shape and cos.shape[-1] == dim // 2, (
+        f"angles {tuple(cos.shape)} and {tuple(sin.shape)} for {dim} dims"
+    )
+    assert rows % positions == 0, f"{rows} rows, angles for {positions}"
     assert cos.is_contiguous() and sin.is_contiguous(), "angles must be contiguous"
     out = tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     launch.run(
         _prepare_heads,
         (rows, heads + 2 * kv_heads),
         *(q, k, v, q_weight, k_weight, cos, sin, *out),
-        *(_row_stride(q), _row_stride(k), _row_stride(v), cos.shape[-2], eps),
+        *(_row_stride(q), _row_stride(k), _row_stride(v), positions, eps),
         HEADS=heads,
         KV_HEADS=kv_heads,
         HALF=dim // 2,

@@ -17,6 +17,8 @@ from torch import Tensor
 from engine import sampler
 from engine.weights import FP8_MAX, Fp8Weight, PackedWeight, fp8
 
+_SCORES = 1 << 24  # of all heads; fp32 with their softmax eight bytes each
+
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """x · (mean(x²) + eps)^-½ · weight over the last dim, in fp32, returned in x's dtype."""
@@ -83,7 +85,7 @@ def prepare_heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Projections q [B, N, H, D], k, v [B, N, KV, D] as attention takes them: normed, q, k turned.
 
-    The norm of values has no weight. `cos`, `sin` [N, D / 2] are of `rotary_table`.
+    The norm of values has no weight. `cos`, `sin` [N, D / 2] or [B, N, D / 2] are of `rotary_table`.
     """
     q, k = rms_norm(q, q_weight, eps), rms_norm(k, k_weight, eps)
     return rotate(q, cos, sin), rotate(k, cos, sin), rms_norm(v, None, eps)
@@ -96,6 +98,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
     may look, or is added to the scores; None means everywhere. `scale` None means D^-½.
     """
     batch, length, heads, dim = q.shape
+    at_once = attention_rows(heads, k.shape[2])
+    if batch == 1 and length > at_once and mask is not None:
+        parts = zip(torch.split(q, at_once, 1), torch.split(mask, at_once, -2), strict=True)
+        return torch.cat([attention(some, k, v, scale, own) for some, own in parts], 1)
     kv_heads = k.shape[1]
     group = heads // kv_heads
     # The query heads of one KV head become rows of one matrix: K and V are read once, not copied.
@@ -106,6 +112,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask: Tensor
     out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
     out = out.view(batch, kv_heads, group, length, dim).permute(0, 3, 1, 2, 4)
     return out.reshape(batch, length, heads, dim)
+
+
+def attention_rows(heads: int, keys: int) -> int:
+    """How many rows `attention` takes at once: where scores are written, they stay within a bound."""
+    return max(16, _SCORES // max(1, heads * keys))
 
 
 def canvas_attention(
@@ -123,7 +134,7 @@ def canvas_attention(
 
     prefix_k, prefix_v [KV, capacity, D], of which the first `length` (int32 [1]) positions count; k, v
     [B, KV, N, D]. With a `window` all rows see the last window - 1 positions of the prefix and the
-    whole canvas; of the latter, where `seen` (int32 [2, 2]) is given, only the rows of two stretches,
+    whole canvas; of the latter, where `seen` (int32 [B, 2, 2]) is given, only the rows of two stretches,
     each from a first one up to one behind the last. `scale` None means D^-½. Returns [B, N, H, D].
     """
     rows = q.shape[1]
@@ -136,11 +147,12 @@ def canvas_attention(
         torch.cat((prefix.where(visible[:, None], 0).expand(len(q), -1, -1, -1), own), 2)
         for prefix, own in ((prefix_k, k), (prefix_v, v))
     )
-    own_seen = visible.new_ones(rows)
+    own_seen = visible.new_ones(len(q), rows)
     if seen is not None:
         row = torch.arange(rows, device=q.device)[:, None]
-        own_seen = ((row >= seen[:, 0]) & (row < seen[:, 1])).any(-1)
-    return attention(q, keys, values, scale, torch.cat((visible, own_seen)).expand(rows, -1))
+        own_seen = ((row >= seen[:, None, :, 0]) & (row < seen[:, None, :, 1])).any(-1)
+    mask = torch.cat((visible.expand(len(q), -1), own_seen), 1)[:, None]
+    return attention(q, keys, values, scale, mask.expand(-1, rows, -1))
 
 
 def attention_by_products(
@@ -262,8 +274,11 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, eps: float | None = No
 
 def softcap(logits: Tensor, cap: float | None) -> Tensor:
     """cap · tanh(logits / cap) in fp32; no cap returns the logits in fp32."""
-    logits = logits.float()
-    return logits if cap is None else (logits / cap).tanh_().mul_(cap)
+    if cap is None:
+        return logits.float()
+    # What is already fp32 may be the caller's own.
+    scaled = logits / cap if logits.dtype is torch.float32 else logits.float().div_(cap)
+    return scaled.tanh_().mul_(cap)
 
 
 def accept_and_renoise(

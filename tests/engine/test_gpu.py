@@ -3,6 +3,8 @@
 The CPU twins are test_model, test_infill and test_runtime, which run everywhere.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,7 +25,8 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("gemma")
-    tiny.diffusion_gemma(directory, seed=3)
+    # Experts that the kernels cover: a step that waits for the device would not be captured.
+    tiny.diffusion_gemma(directory, seed=3, gain=0.35, moe_intermediate_size=32)
     return directory
 
 
@@ -80,19 +83,62 @@ def test_random_numbers_are_those_of_the_cpu():
     assert torch.equal(cpu.uniform, gpu.uniform.cpu())
 
 
+@pytest.mark.parametrize("soft_tokens", [None, 4])
 @pytest.mark.parametrize("prefix", [9, 37])
-def test_captured_steps_equal_plain_ones(tmp_path, prefix):
-    tiny.diffusion_gemma(tmp_path, seed=3, gain=0.35)
-    model = load_model(tmp_path, dtype=torch.float32, device=torch.device("cuda"))
-    cache = PrefixCache(model.config, torch.device("cuda"), torch.float32)
+def test_captured_steps_equal_plain_ones(directory, prefix, soft_tokens):
+    device = torch.device("cuda")
+    model = load_model(directory, dtype=torch.float32, device=device, soft_tokens=soft_tokens)
+    cache = PrefixCache(model.config, device, torch.float32)
     graphs, config = Graphs(model, longest_prefix=64), SamplerConfig(max_steps=6, confidence=1e-30)
+    one, other = Canvas(hole=5, clamped=(5, 9, 30), judged=2), Canvas(hole=16, clamped=(5, 9))
+    several = [one, Canvas(hole=0, clamped=(7, 8), judged=2), replace(other, judged=2)]
     with torch.inference_mode():
         model.encode(random_ids(prefix, seed=1), cache)
-        for hole in (5, 16, 5):  # the last one replays what the first has captured
-            canvas = Canvas(hole=hole, clamped=(5, 9, 30))
-            drawn = noise.draw(hole, 6, hole, tiny.VOCAB, torch.device("cuda"))
+        for canvases in (
+            [one],
+            [other],
+            several,
+            [one],
+        ):  # the last replays what the first captured
+            drawn = noise.draw(3, 6, max(c.hole for c in canvases), tiny.VOCAB, device)
             fast, plain = (
-                [report[0] for report in make(model, cache, [canvas], config, drawn)]
-                for make in (graphs, steps.plain)
+                list(make(model, cache, canvases, config, drawn)) for make in (graphs, steps.plain)
             )
-            assert [s.best.tolist() for s in fast] == [s.best.tolist() for s in plain]
+            assert not graphs.refused
+            for seen, expected in zip(fast, plain, strict=True):
+                for row in range(len(canvases)):
+                    assert seen[row].best.tolist() == expected[row].best.tolist()
+                    wanted = expected[row].junction
+                    assert seen[row].junction == (wanted and pytest.approx(wanted, abs=1e-2))
+
+
+def test_steps_that_would_wait_for_the_device_are_not_captured_and_break_nothing(tmp_path):
+    """Experts of 24 have no kernel; plain torch asks the device how many rows each one has."""
+    device = torch.device("cuda")
+    tiny.diffusion_gemma(tmp_path, seed=3)
+    model = load_model(tmp_path, dtype=torch.float32, device=device)
+    cache, config = PrefixCache(model.config, device, torch.float32), SamplerConfig(max_steps=3)
+    graphs, drawn = Graphs(model, longest_prefix=64), noise.draw(3, 3, 5, tiny.VOCAB, device)
+    mode = torch.cuda.get_sync_debug_mode()
+    with torch.inference_mode():
+        model.encode(random_ids(9, seed=1), cache)
+        fast, plain = (
+            [seen[0].best.tolist() for seen in make(model, cache, [Canvas(hole=5)], config, drawn)]
+            for make in (graphs, steps.plain)
+        )
+    assert graphs.refused and fast == plain
+    assert torch.cuda.get_sync_debug_mode() == mode
+
+
+def test_all_captured_steps_share_their_memory(directory):
+    device = torch.device("cuda")
+    model = load_model(directory, dtype=torch.float32, device=device)
+    cache, config = PrefixCache(model.config, device, torch.float32), SamplerConfig(max_steps=2)
+    graphs, held = Graphs(model, longest_prefix=64), []
+    with torch.inference_mode():
+        model.encode(random_ids(9, seed=1), cache)
+        for hole in (64, 48, 32, 16, 8):
+            drawn = noise.draw(3, 2, hole, tiny.VOCAB, device)
+            list(graphs(model, cache, [Canvas(hole=hole, clamped=(5,) * hole)], config, drawn))
+            held.append(torch.cuda.memory_reserved())
+    assert held[-1] - held[0] <= 8 << 20, held

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import graphs, infill, noise, sampler, steps
+from engine import infill, kernels, noise, sampler, static_steps, steps
 from engine.config import SamplerConfig
-from engine.graphs import Graphs, Shape
+from engine.graphs import Graphs
 from engine.infill import Control
+from engine.static_steps import Memory, Shape, Step
 from engine.steps import Canvas
 from tests.engine import tiny
 from tests.engine.test_infill import encoded
@@ -27,9 +28,9 @@ def gemma(tmp_path_factory) -> tiny.Pair:
 @pytest.fixture
 def small(monkeypatch):
     """Sizes as far apart from each other, beside a tiny model's."""
-    monkeypatch.setattr(graphs, "HOLES", (4, 16, 32))
-    monkeypatch.setattr(graphs, "SUFFIXES", (0, 8, 20))
-    monkeypatch.setattr(graphs, "SHORTEST_PREFIX", 4)
+    monkeypatch.setattr(static_steps, "HOLES", (4, 16, 32))
+    monkeypatch.setattr(static_steps, "SUFFIXES", (0, 8, 20))
+    monkeypatch.setattr(static_steps, "SHORTEST_PREFIX", 4)
 
 
 def walked(model, make, cache, canvas, config=SAMPLER, seed=7):
@@ -124,10 +125,8 @@ def test_buffers_used_before_leave_no_trace(gemma, small):
 
 def test_padding_asks_for_no_expert_of_its_own(gemma, small, monkeypatch):
     chosen = []
-    route = graphs.kernels.route
-    monkeypatch.setattr(
-        graphs.kernels, "route", lambda *args: chosen.append(route(*args)) or chosen[-1]
-    )
+    route = kernels.route
+    monkeypatch.setattr(kernels, "route", lambda *args: chosen.append(route(*args)) or chosen[-1])
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     chosen.clear()
     walked(gemma.ours, Graphs(gemma.ours, 64), cache, Canvas(hole=5, clamped=(5, 9, 30)))
@@ -140,8 +139,8 @@ def test_padding_asks_for_no_expert_of_its_own(gemma, small, monkeypatch):
 
 def test_one_step_is_always_under_way(gemma, small, monkeypatch):
     runs = []
-    run = graphs.Step.run
-    monkeypatch.setattr(graphs.Step, "run", lambda self: runs.append(1) or run(self))
+    run = Step.run
+    monkeypatch.setattr(Step, "run", lambda self: runs.append(1) or run(self))
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
     with torch.inference_mode():
@@ -152,8 +151,8 @@ def test_one_step_is_always_under_way(gemma, small, monkeypatch):
 
 def test_nothing_moves_between_steps(gemma, small):
     """What a captured graph needs: all that a step keeps stays where it is."""
-    cache, memory = encoded(gemma.ours, random_ids(9, seed=1)), graphs.Memory(gemma.ours, 64)
-    step = graphs.Step(gemma.ours, SAMPLER, Shape.of(5, 3, 9), memory)
+    cache, memory = encoded(gemma.ours, random_ids(9, seed=1)), Memory(gemma.ours, 64)
+    step = Step(gemma.ours, SAMPLER, Shape.of(5, 3, 9), memory)
 
     def places():
         kept = {**vars(step), **vars(step._sight)}
@@ -166,7 +165,7 @@ def test_nothing_moves_between_steps(gemma, small):
     canvas = Canvas(hole=5, clamped=(1, 2, 3))
     with torch.inference_mode():
         for seed in (1, 2):
-            step.begin(cache, canvas, noise.draw(seed, 10, 5, tiny.VOCAB, CPU))
+            step.begin(cache, [canvas], noise.draw(seed, 10, 5, tiny.VOCAB, CPU))
             step.run()
             step.run()
     assert places() == before
@@ -192,29 +191,116 @@ def test_the_smallest_shape_that_holds_it_is_taken(tokens, shape):
 )
 def test_what_has_no_shape_takes_plain_steps(gemma, small, prefix, canvas, monkeypatch):
     cache = encoded(gemma.ours, random_ids(prefix, seed=1))
-    monkeypatch.setattr(graphs.Step, "run", None)
+    monkeypatch.setattr(Step, "run", None)
     assert len(walked(gemma.ours, Graphs(gemma.ours, 64), cache, canvas)) == SAMPLER.max_steps
 
 
-def test_several_canvases_and_judged_suffixes_are_left_to_the_plain_steps(
-    gemma, small, monkeypatch
+SEVERAL = {
+    "two": [Canvas(hole=5, clamped=(7, 8)), Canvas(hole=3, clamped=(7,))],
+    "three of different sizes, judged": [
+        Canvas(hole=16, clamped=tuple(random_ids(8, seed=1)), judged=3),
+        Canvas(hole=2, clamped=tuple(random_ids(5, seed=2)), guess=(11, 12), judged=3),
+        Canvas(hole=9, clamped=tuple(random_ids(5, seed=2)), guess=(11,), judged=3),
+    ],
+    "without a hole, with one": [
+        Canvas(hole=0, clamped=(5, 9, 30), judged=2),
+        Canvas(hole=4, clamped=(5, 9, 30), judged=2),
+    ],
+    "one, judged": [Canvas(hole=5, clamped=(7, 9), judged=2)],
+}
+
+
+@pytest.mark.parametrize("soft_tokens", [None, 4])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_steps_over_several_canvases_equal_the_plain_ones(
+    gemma, small, monkeypatch, name, soft_tokens
 ):
-    monkeypatch.setattr(graphs.Step, "run", None)
+    own = replace(gemma.ours.config.canvas, soft_tokens=soft_tokens)
+    monkeypatch.setattr(gemma.ours, "config", replace(gemma.ours.config, canvas=own))
+    canvases, cache = SEVERAL[name], encoded(gemma.ours, random_ids(37, seed=1))
+    longest = max(canvas.hole for canvas in canvases)
+    drawn = noise.draw(7, SAMPLER.max_steps, longest, tiny.VOCAB, CPU)
+    with torch.inference_mode():
+        plain = list(steps.plain(gemma.ours, cache, canvases, SAMPLER, drawn))
+        monkeypatch.setattr(steps, "plain", None)
+        fast = list(Graphs(gemma.ours, 64)(gemma.ours, cache, canvases, SAMPLER, drawn))
+    assert len(plain) == len(fast) == SAMPLER.max_steps
+    for expected, seen in zip(plain, fast, strict=True):
+        assert set(seen) == set(expected) == set(range(len(canvases)))
+        for row, own in seen.items():
+            assert own.best.tolist() == expected[row].best.tolist()
+            torch.testing.assert_close(own.log_best, expected[row].log_best, rtol=1e-3, atol=1e-3)
+            assert own.done == expected[row].done
+            assert own.entropy == pytest.approx(expected[row].entropy, rel=1e-3, abs=1e-4)
+            wanted = expected[row].junction
+            assert own.junction == (wanted and pytest.approx(wanted, rel=1e-3, abs=1e-3))
+
+
+def test_a_canvas_that_is_wanted_no_more_is_not_reported(gemma, small):
+    canvases, live = SEVERAL["two"], {0, 1}
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
-    several = [Canvas(hole=5, clamped=(7,)), Canvas(hole=3, clamped=(7,))]
-    for canvases in (several, [Canvas(hole=5, clamped=(7,), judged=1)]):
-        with torch.inference_mode():
-            fast = Graphs(gemma.ours, 64)(gemma.ours, cache, canvases, SAMPLER, drawn)
-            first = next(iter(fast))
-        assert set(first) == set(range(len(canvases)))
+    reported = []
+    with torch.inference_mode():
+        make = Graphs(gemma.ours, 64)
+        for seen in make(gemma.ours, cache, canvases, SAMPLER, drawn, live.__contains__):
+            reported.append(set(seen))
+            live.discard(0 if len(reported) == 2 else 1 if len(reported) == 4 else -1)
+    assert reported == [{0, 1}, {0, 1}, {1}, {1}]
+
+
+@pytest.mark.parametrize(
+    "canvases",
+    [
+        [Canvas(hole=5, clamped=(7,), begin=(3,)), Canvas(hole=3, clamped=(7,))],
+        [Canvas(hole=5, clamped=(7,), judged=1), Canvas(hole=3, clamped=(7,))],
+        [Canvas(hole=3, clamped=(7,))] * 9,
+    ],
+    ids=["one begins otherwise", "one is judged", "too many"],
+)
+def test_canvases_that_cannot_share_a_step_take_plain_ones(gemma, small, canvases, monkeypatch):
+    monkeypatch.setattr(Step, "run", None)
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
+    with torch.inference_mode():
+        fast = Graphs(gemma.ours, 64)(gemma.ours, cache, canvases, SAMPLER, drawn)
+        assert set(next(iter(fast))) == set(range(len(canvases)))
+
+
+def test_rows_of_several_canvases_are_bounded():
+    """By what memory is planned for, and by what the sorting of experts takes at once."""
+    some = Canvas(hole=32, clamped=(5,) * 32)
+    assert Shape.holding([some] * 8, 9) == Shape(32, 32, 512, 8)
+    assert Shape.holding([some] * 3, 9) == Shape(32, 32, 512, 4)
+    assert Shape.holding([replace(some, hole=33)] * 8, 9) is None, "8 · 64 rows of holes"
+    assert Shape.holding([replace(some, clamped=(5,) * 33)] * 8, 9) is None, "8 · 96 rows"
+    assert Shape.holding([replace(some, hole=256)], 9) == Shape(256, 32, 512)
+
+
+def test_only_some_captured_steps_are_kept(gemma, small, monkeypatch):
+    monkeypatch.setattr("engine.graphs._MOST_READY", 2)
+    cache, make = encoded(gemma.ours, random_ids(9, seed=1)), Graphs(gemma.ours, 64)
+    for hole in (3, 9, 3, 30, 3):
+        walked(gemma.ours, make, cache, Canvas(hole=hole))
+    assert [shape.hole for _, shape in make._ready] == [32, 4]
+
+
+def test_memory_that_runs_out_while_capturing_is_no_refusal(gemma, small, monkeypatch):
+    def full(self, step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Graphs, "_captured", full)
+    cache, make = encoded(gemma.ours, random_ids(9, seed=1)), Graphs(gemma.ours, 64)
+    with pytest.raises(torch.OutOfMemoryError):
+        walked(gemma.ours, make, cache, Canvas(hole=5))
+    assert not make.refused
 
 
 def test_a_device_that_refuses_to_capture_gets_plain_steps(gemma, small, monkeypatch, caplog):
-    def refuse(step):
+    def refuse(self, step):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(graphs, "_captured", refuse)
+    monkeypatch.setattr(Graphs, "_captured", refuse)
     cache, canvas = encoded(gemma.ours, random_ids(9, seed=1)), Canvas(hole=5)
     make = Graphs(gemma.ours, 64)
     for _ in range(2):

@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from engine.attention import Branch
 from engine.cache import PrefixCache
+from engine.kernels import reference
 from engine.model import Transformer
 from tests.engine import tiny
 
@@ -198,3 +199,14 @@ def test_soft_embeddings_of_all_tokens_are_the_dense_ones(gemma, monkeypatch):
     few = embedded(None, scores.masked_fill(rest, -torch.inf))
     torch.testing.assert_close(embedded(3, scores), few, rtol=1e-4, atol=1e-4)
     assert (few - dense).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("rows", [16, 17, 300])
+def test_attention_some_rows_at_a_time_is_attention(monkeypatch, rows):
+    q, k, v = (torch.randn(1, *shape) for shape in ((50, 4, 16), (2, 70, 16), (2, 70, 16)))
+    mask = torch.rand(50, 70) > 0.3
+    mask[:, 0] = True
+    whole = reference.attention(q, k, v, None, mask)
+    monkeypatch.setattr(reference, "_SCORES", rows * 4 * 70)
+    assert reference.attention_rows(4, 70) == rows
+    torch.testing.assert_close(reference.attention(q, k, v, None, mask), whole)

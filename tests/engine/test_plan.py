@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from engine import formats, graphs, plan, probe, released
+from engine import formats, plan, probe, released, static_steps
 from engine.cache import PrefixCache
 from engine.config import ModelConfig
 from engine.model import Transformer
@@ -111,19 +111,23 @@ def test_8k_tokens_in_4_bits_stay_below_18_gb():
     chosen = plan.plan(CONFIG, LEAST, 8192)
     assert chosen.weights == 15_362_490_488
     assert chosen.cache == 25 * 2048 * 8192 + 5 * 11008 * 4096
-    # Beside a canvas of 256 + 128 slots the window less one, or all of 8192.
-    assert chosen.graphs == 25 * 1023 * 8192 + 5 * 8192 * 4096
-    # 256 rows of 262,144 probabilities, three times in fp32; states of 256 rows, 8 times 2816
-    # and for each of 8 experts 4 · 2816 + 2 · 704, in bf16.
+    # 256 rows of 262,144 probabilities in fp32, beside them in bf16 or 64 of them twice in fp32;
+    # states of 256 rows, 8 times 2816 and for each of 8 experts 4 · 2816 + 2 · 704, in bf16.
     states = 2 * 256 * (8 * 2816 + 8 * (4 * 2816 + 2 * 704))
-    assert chosen.work == 3 * 4 * 256 * 262_144 + states
-    parts = (chosen.weights, chosen.cache, chosen.graphs, chosen.work, plan.RUNTIME_BYTES)
-    assert chosen.total == sum(parts) < 18.0e9
+    canvas = (4 * 256 + 2 * 256) * 262_144 + states
+    assert 2 * 4 * 64 <= 2 * 256
+    # Scores of some rows and their softmax, states of 512 rows.
+    assert chosen.work == max(canvas, 8 * 16 * 120 * 8704 + 14 * 512 * 8704 + 2 * states) == canvas
+    # Captured steps have that once more, and the prefix: the window less one, or all of 8192.
+    assert chosen.graphs == 25 * 1023 * 8192 + 5 * 8192 * 4096
+    assert chosen.captured == canvas
+    parts = (chosen.weights, chosen.cache, chosen.graphs, chosen.captured, chosen.work)
+    assert chosen.total == sum(parts) + plan.RUNTIME_BYTES < 18.0e9
 
 
 def test_captured_steps_copy_a_prefix_to_as_much_as_was_planned(tmp_path):
     model = tiny.diffusion_gemma(tmp_path, seed=1).ours.to(torch.bfloat16)
-    assert graphs.Memory(model, 900).nbytes == plan.graphs_bytes(model.config, 900)
+    assert static_steps.Memory(model, 900).nbytes == plan.graphs_bytes(model.config, 900)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,8 @@ def test_the_exactest_form_with_the_context_wanted_is_chosen(gigabytes, precisio
     assert chosen.context >= least_context
     assert chosen.total <= gigabytes * 1e9
     beyond = plan.plan(CONFIG, precision, chosen.context + 256)
-    assert beyond.total > gigabytes * 1e9, "the context is the longest that fits"
+    longest = chosen.context == 262_144 - 256
+    assert longest or beyond.total > gigabytes * 1e9, "the context is the longest that fits"
 
 
 def test_with_room_to_spare_it_is_bf16_and_the_whole_context():
@@ -184,4 +189,4 @@ def test_the_table_has_a_line_for_each_card():
     assert list(lines) == [12, 16, 18, 24, 32, 48, 80]
     assert lines[12].startswith("does not fit: ")
     assert lines[18].startswith("int4 with a bf16 head, ")
-    assert lines[80].startswith("bf16, 261,888 tokens of context: 7")
+    assert lines[80].startswith("bf16, 261,888 tokens of context: 6")

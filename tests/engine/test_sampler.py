@@ -27,7 +27,7 @@ def test_temperature_and_belief_equal_the_reference(steps_left):
     processor = LinearTemperatureScheduleLogitsProcessor(0.4, 0.8, 48)
     processed = processor(None, logits, torch.tensor(steps_left))
     dist = torch.distributions.Categorical(logits=processed)
-    ours = sampler.predict(logits, sampler.temperature(SamplerConfig(), steps_left))
+    ours = sampler.predict(logits.clone(), sampler.temperature(SamplerConfig(), steps_left))
     torch.testing.assert_close(ours.probabilities, dist.probs)
     torch.testing.assert_close(ours.entropy, dist.entropy(), rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.best, processed.argmax(-1))
@@ -42,11 +42,24 @@ def test_a_certain_distribution_has_no_entropy_and_no_nan():
     assert belief.best.tolist() == [[5, 5]]
 
 
+def test_beliefs_and_draws_are_the_same_some_rows_at_a_time(monkeypatch):
+    logits, uniform = random_logits(3), torch.rand(ROWS * HOLE)
+    whole = sampler.predict(logits.clone(), 0.7)
+    monkeypatch.setattr(sampler, "ROWS", 3)
+    parts = sampler.predict(logits.clone(), 0.7)
+    for name in ("probabilities", "entropy", "best", "log_best"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+    flat = whole.probabilities.flatten(0, 1)
+    drawn = sampler.draw(flat, uniform)
+    monkeypatch.undo()
+    assert torch.equal(drawn, sampler.draw(flat, uniform))
+
+
 @pytest.mark.parametrize("bound", [1e-6, 0.1, 2.0, 1e6])
 @pytest.mark.parametrize("seed", range(5))
 def test_accept_and_renoise_equal_the_reference_under_the_same_draws(bound, seed):
     logits = random_logits(seed)
-    belief = sampler.predict(logits, 1.0)
+    belief = sampler.predict(logits.clone(), 1.0)
     uniform = torch.rand(ROWS, HOLE)
     drawn = sampler.draw(belief.probabilities.flatten(0, 1), uniform.flatten()).view(ROWS, HOLE)
     reference = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), HOLE, VOCAB, 48)

@@ -57,7 +57,7 @@ def test_every_row_sees_the_visible_prefix_and_its_canvas(shape, device):
 def test_padding_of_a_canvas_is_seen_by_nobody(hole, device):
     """A hole in room for 48 with a suffix in room for 16: as if there were no room."""
     q, k, v, length, *own, scale, window = drawn((1, 64, 4, 2, 16, 21, 8), device, torch.float32)
-    stretches = torch.tensor([[0, hole], [48, 53]], dtype=torch.int32, device=device)
+    stretches = torch.tensor([[[0, hole], [48, 53]]], dtype=torch.int32, device=device)
     seen = [*range(hole), *range(48, 53)]
     ours = canvas_attention(q, k, v, length, *own, scale, window, stretches)
     theirs = reference.canvas_attention(
@@ -83,5 +83,5 @@ def test_shapes_that_do_not_match_are_refused(device):
         canvas_attention(q, k[:1].repeat(3, 1, 1), v, length, *rest)
     with pytest.raises(AssertionError, match=r"length is torch.int64"):
         canvas_attention(q, k, v, length.long(), *rest)
-    with pytest.raises(AssertionError, match=r"two stretches of rows are seen, not \(4,\)"):
+    with pytest.raises(AssertionError, match=r"two stretches of each canvas are seen, not \(4,\)"):
         canvas_attention(q, k, v, length, *rest, torch.ones(4, dtype=torch.bool, device=device))

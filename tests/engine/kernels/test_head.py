@@ -6,12 +6,12 @@ import torch
 from engine import sampler
 from engine.kernels import choosing, embedding, head, reference
 from engine.kernels.reference import softcap
-from engine.weights import to_fp8
+from engine.weights import to_fp4, to_fp8, to_int4
 
 # canvases, hole, inputs, vocabulary, likeliest
 SMALL = [(1, 1, 32, 17, 1), (2, 3, 64, 403, 8), (1, 7, 96, 600, 5), (1, 256, 32, 33, 1)]
 RELEASED = [(1, 16, 2816, 262_144, 8), (4, 16, 2816, 262_144, 32), (1, 256, 2816, 262_144, 64)]
-FORMS = {"whole": lambda weight: weight, "fp8": to_fp8}
+FORMS = {"whole": lambda weight: weight, "fp8": to_fp8, "int4": to_int4, "fp4": to_fp4}
 CAP = 30.0
 
 
@@ -69,11 +69,11 @@ def compare(args, tolerance):
 
 @pytest.mark.parametrize(
     ("shape", "form"),
-    [*((shape, "whole") for shape in SMALL), (SMALL[1], "fp8")]
+    [*((shape, "whole") for shape in SMALL), *((SMALL[1], form) for form in FORMS)]
     + [pytest.param(shape, form, marks=pytest.mark.gpu) for shape in RELEASED for form in FORMS],
 )
 def test_beliefs_equal_plain_torch(shape, form, device):
-    tolerance = {"whole": 2e-5, "fp8": 2e-2}[form] if device.type == "cpu" else 2e-2
+    tolerance = (2e-2 if form == "fp8" else 2e-5) if device.type == "cpu" else 2e-2
     compare(drawn(shape, form, device), tolerance)
 
 

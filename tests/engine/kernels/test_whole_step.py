@@ -1,11 +1,12 @@
 """Whole denoising steps of a tiny DiffusionGemma through every kernel that is wired, against plain torch."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
-from engine import graphs, kernels, noise, steps
+from engine import kernels, noise, static_steps, steps
 from engine.config import SamplerConfig
 from engine.graphs import Graphs
 from engine.kernels import launch
@@ -59,27 +60,28 @@ def started(monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(graphs, "HOLES", (8,))
-    monkeypatch.setattr(graphs, "SUFFIXES", (0, 4))
-    monkeypatch.setattr(graphs, "SHORTEST_PREFIX", 16)
+    monkeypatch.setattr(static_steps, "HOLES", (8,))
+    monkeypatch.setattr(static_steps, "SUFFIXES", (0, 4))
+    monkeypatch.setattr(static_steps, "SHORTEST_PREFIX", 16)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu-check compares whole steps there")
-@pytest.mark.parametrize("soft_tokens", [None, 3])
-def test_every_step_equals_the_plain_one(model, small, started, monkeypatch, soft_tokens):
+@pytest.mark.parametrize(("soft_tokens", "count"), [(None, 1), (3, 1), (3, 2)])
+def test_every_step_equals_the_plain_one(model, small, started, monkeypatch, soft_tokens, count):
     own = replace(model.config.canvas, soft_tokens=soft_tokens)
     monkeypatch.setattr(model, "config", replace(model.config, canvas=own))
-    canvas = Canvas(hole=5, clamped=(9, 30))
-    drawn = noise.draw(7, SAMPLER.max_steps, canvas.hole, tiny.VOCAB, torch.device("cpu"))
+    canvases = [Canvas(hole=5, clamped=(9, 30)), Canvas(hole=2, clamped=(9,))][:count]
+    drawn = noise.draw(7, SAMPLER.max_steps, 5, tiny.VOCAB, torch.device("cpu"))
     cache = encoded(model, random_ids(tiny.WINDOW + 3, seed=1))
     with torch.inference_mode():
-        plain = [seen[0] for seen in steps.plain(model, cache, [canvas], SAMPLER, drawn)]
+        plain = list(steps.plain(model, cache, canvases, SAMPLER, drawn))
         assert not started
         monkeypatch.setattr(kernels, "_takes_triton", lambda *tensors: True)
-        fast = [seen[0] for seen in Graphs(model, 32)(model, cache, [canvas], SAMPLER, drawn)]
+        fast = list(Graphs(model, 32)(model, cache, canvases, SAMPLER, drawn))
     assert started >= WIRED
     assert started & HEAD == (HEAD if soft_tokens else set())
     assert len(fast) == len(plain) == SAMPLER.max_steps
-    for seen, expected in zip(fast, plain, strict=True):
+    for step, row in itertools.product(range(SAMPLER.max_steps), range(count)):
+        seen, expected = fast[step][row], plain[step][row]
         assert seen.best.tolist() == expected.best.tolist()
         torch.testing.assert_close(seen.log_best, expected.log_best, rtol=1e-3, atol=1e-3)
