@@ -48,7 +48,9 @@ class Attention(nn.Module):
             weights = self.q_norm.weight, self.k_norm.weight
             q, k, v = kernels.prepare_heads(q, k, v, *weights, cos, sin, self.eps)
         else:
-            q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+            heads = [self.shape.heads, self.shape.kv_heads]
+            turned = kernels.rotate(torch.cat((q, k), 2), cos, sin)  # half the steps of one by one
+            q, k = torch.split_with_sizes(turned, heads, 2)
         out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
         projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
         return projected

@@ -153,6 +153,15 @@ class PrefixCache:
         copy.suffix = None
         return copy
 
+    def convert(self, dtype: torch.dtype) -> None:
+        """Keeps it in `dtype`; where that is another one than before, without spare room."""
+        if self._keys[0].dtype is not dtype:
+            ends = [self.length - start for start in self._starts]
+            for buffers in (self._keys, self._values):
+                buffers[:] = [
+                    part[:, :end].to(dtype) for part, end in zip(buffers, ends, strict=True)
+                ]
+
     def _check(self, length: int) -> None:
         assert length in (0, self.length) or length >= self.shortest, (
             f"cannot go back to {length} tokens: sliding layers remember from {self.shortest} on"
@@ -182,7 +191,10 @@ def _rounded(positions: int) -> int:
 
 
 class PrefixStore:
-    """Several prefixes, least recently used first out, within a number and a size in bytes."""
+    """Several prefixes, least recently used first out, within a number and a size in bytes.
+
+    The one in use is in `dtype`, the others rest in `at_rest`, which may round them.
+    """
 
     def __init__(
         self,
@@ -190,10 +202,12 @@ class PrefixStore:
         device: torch.device,
         dtype: torch.dtype,
         *,
+        at_rest: torch.dtype | None = None,
         max_prefixes: int,
         max_bytes: int,
     ) -> None:
         self._empty = (config, device, dtype)
+        self._dtype, self._at_rest = dtype, at_rest or dtype
         self._max_prefixes = max_prefixes
         self._max_bytes = max_bytes
         self._caches: list[PrefixCache] = []  # most recently used last
@@ -227,6 +241,9 @@ class PrefixStore:
             best.truncate(shared)
             self._caches.remove(best)
             self._caches.append(best)
+        for other in self._caches[:-1]:
+            other.convert(self._at_rest)
+        best.convert(self._dtype)
         self.trim()
         return best
 

@@ -295,7 +295,8 @@ class EngineConfig:
     `quantize` rounds the weights while they are loaded, as the table in `formats` says; `auto` is what
     fits a GPU's memory, and bf16 on a CPU. `head_copy` gives a rounded model with a tied head a second
     table, in FP8, for logits.
-    `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` None lets the device decide.
+    `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` and `cache_bytes` (of all
+    prefixes) None let the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
     `rivals` compares what was written with what could be copied in its place, by a causal reading.
@@ -318,7 +319,7 @@ class EngineConfig:
     prefill_chunk: int = 512
     max_prompt_tokens: int | None = None
     cache_prefixes: int = 8
-    cache_bytes: int = 1 << 30
+    cache_bytes: int | None = None
     suffix_tokens: int = 48
     template: Template = "auto"
     drafts: bool = True
@@ -333,7 +334,9 @@ class EngineConfig:
     infill: InfillConfig = field(default_factory=InfillConfig)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "prefill_chunk", "cache_prefixes", "cache_bytes")
+        _require_positive(self, "prefill_chunk", "cache_prefixes")
+        if self.cache_bytes is not None:
+            _require_positive(self, "cache_bytes")
         if self.quantize in ("fp8", "int4") and self.dtype == "int8":
             raise ConfigError(f"quantize {self.quantize!r} and dtype 'int8' exclude each other")
         if self.max_prompt_tokens is not None and self.max_prompt_tokens < 64:

@@ -13,10 +13,10 @@ Source: QuaRot (arXiv:2404.00456); the calibration of SmoothQuant made things wo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
@@ -26,6 +26,7 @@ from engine.model import Layer, Transformer
 from engine.modules import Norm, Projection
 
 _BLOCK = 64  # channels that are turned together, at most
+_AT_ONCE = 4096  # rows of a table that are rounded together
 
 
 def refuse_unsupported(config: ModelConfig, device: torch.device) -> None:
@@ -61,10 +62,10 @@ def quantize(model: Transformer) -> None:
         layer.register_module("pre_feedforward_layernorm", nn.Identity())
         attention.register_module("o_proj", _writing(attention.o_proj, stream))
         mlp.register_module("down_proj", _writing(mlp.down_proj, stream, inner))
-    table = Int8Linear(turned(model.embed_tokens.weight.float(), stream))
+    table = _table(model.embed_tokens.weight, stream)
     model.register_module("embed_tokens", Int8Embedding(table))
     if isinstance(model.lm_head, nn.Linear):
-        table = Int8Linear(turned(model.lm_head.weight.float(), stream))
+        table = _table(model.lm_head.weight, stream)
     model.lm_head = table
     # A tied head has no weights of its own that could take the norm's.
     model.register_module("norm", TurnedNorm(model.norm, stream))
@@ -73,17 +74,18 @@ def quantize(model: Transformer) -> None:
 class Int8Linear(nn.Module):
     """A linear layer in int8; where there are adapters, the one that acts on canvases.
 
+    `blocks` [.., inputs] are the rows of its weight, those of the adapters' first halves at the end,
+    and `ups` [outputs of one part, R] their second halves, for consecutive parts of the outputs. The
+    weight has them in it already, and a prefix, which they must not touch, has them taken out again.
+    So every token of a hole costs what it does without adapters, and the weights are kept once.
     With `eps` its input is normed first (`rms_norm` without weight). `turn` [B, B] is applied to
-    each block of B inputs when they come. `adapters` are (down [R, inputs], up [outputs of one
-    part, R]) of consecutive parts of the outputs: they are in `weight` already, and a prefix, which
-    they must not touch, has them taken out again. So every token of a hole costs what it does
-    without adapters, and the weights are kept once.
+    each block of B inputs when they come.
     """
 
     def __init__(
         self,
-        weight: Tensor,
-        adapters: Sequence[tuple[Tensor, Tensor]] = (),
+        blocks: Iterable[Tensor],
+        ups: Sequence[Tensor] = (),
         *,
         eps: float | None = None,
         turn: Tensor | None = None,
@@ -91,10 +93,11 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.eps = eps
         self.turn = None if turn is None else _frozen(turn)
-        # The adapters' first halves are further outputs of the same matrix.
-        self.rows, self.scales = _rounded(torch.cat([weight, *(down for down, _ in adapters)]))
-        self.ups = nn.ParameterList(_frozen(up.half()) for _, up in adapters)
-        self.weight, self.scale = self.rows[: len(weight)], self.scales[: len(weight)]
+        rows, scales = zip(*map(kernels.quantize_rows, blocks), strict=True)
+        self.rows, self.scales = _frozen(torch.cat(rows)), _frozen(torch.cat(scales)[:, 0])
+        self.ups = nn.ParameterList(_frozen(up.half()) for up in ups)
+        outputs = sum(map(len, ups)) or len(self.rows)
+        self.weight, self.scale = self.rows[:outputs], self.scales[:outputs]
 
     def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
         """x [..., inputs] -> [..., outputs]."""
@@ -102,12 +105,13 @@ class Int8Linear(nn.Module):
             x = turned(x, self.turn)
         if on_canvas or not self.ups:
             return kernels.int8_linear(x, self.weight, self.scale, self.eps)
-        both = kernels.int8_linear(x, self.rows, self.scales, self.eps)
-        out, inner = both[..., : len(self.weight)], both[..., len(self.weight) :]
-        ups = [up.to(x.dtype) for up in self.ups]
-        parts = torch.split_with_sizes(inner, [up.shape[1] for up in ups], -1)
-        added = [F.linear(part, up) for part, up in zip(parts, ups, strict=True)]
-        return out - torch.cat(added, -1)
+        both = kernels.int8_linear(x, self.rows, self.scales, self.eps).flatten(0, -2)
+        out, inner = both[:, : len(self.weight)], both[:, len(self.weight) :]
+        parts = torch.split_with_sizes(out, [len(up) for up in self.ups], -1)
+        inners = torch.split_with_sizes(inner, [up.shape[1] for up in self.ups], -1)
+        for part, low, up in zip(parts, inners, self.ups, strict=True):
+            part.addmm_(low, up.to(x.dtype).t(), alpha=-1)
+        return out.view(*x.shape[:-1], -1)
 
 
 class Int8Embedding(nn.Module):
@@ -160,7 +164,7 @@ def _reading(projections: Sequence[Projection], norm: Norm, stream: Tensor) -> I
 
     weight = turn(torch.cat([_adapted(layer) for layer in projections]))
     adapters = [(turn(down), up) for down, up in map(_adapter, projections) if len(down)]
-    return Int8Linear(weight, adapters, eps=norm.eps)
+    return _adaptable(weight, adapters, eps=norm.eps)
 
 
 def _writing(layer: Projection, stream: Tensor, inner: Tensor | None = None) -> Int8Linear:
@@ -174,7 +178,17 @@ def _writing(layer: Projection, stream: Tensor, inner: Tensor | None = None) -> 
 
     weight = turn_inputs(turn_outputs(_adapted(layer)))
     adapters = [(turn_inputs(d), turn_outputs(up)) for d, up in [_adapter(layer)] if len(d)]
-    return Int8Linear(weight, adapters, turn=inner)
+    return _adaptable(weight, adapters, turn=inner)
+
+
+def _adaptable(weight: Tensor, adapters: Sequence[tuple[Tensor, Tensor]], **how: Any) -> Int8Linear:
+    downs, ups = [down for down, _ in adapters], [up for _, up in adapters]
+    return Int8Linear([weight, *downs], ups, **how)
+
+
+def _table(weight: Tensor, stream: Tensor) -> Int8Linear:
+    """The embedding or head [V, D], a part at a time: whole in float32, it would be the load's peak."""
+    return Int8Linear(turned(some.float(), stream) for some in torch.split(weight, _AT_ONCE))
 
 
 def _adapted(layer: Projection) -> Tensor:
@@ -201,12 +215,6 @@ def _pop(parent: nn.Module, *names: str) -> list[Projection]:
 
 def _gain(norm: Norm) -> Tensor:
     return norm.weight.float()
-
-
-def _rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
-    """`weight` [O, I] in int8 and the scale [O] of each output."""
-    rows, scale = kernels.quantize_rows(weight)
-    return _frozen(rows), _frozen(scale[:, 0])
 
 
 def _frozen(value: Tensor) -> nn.Parameter:

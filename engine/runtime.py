@@ -50,6 +50,8 @@ from engine.tokenizer import Tokenizer
 from engine.verify import Verify
 
 _LONG = 256  # tokens encoded for one request, from which on its memory is given back
+# All cached prefixes; on a CPU that is where somebody types and two other places of a small model.
+CACHE_BYTES = {"cuda": 1 << 30, "cpu": 96 << 20}
 FIXED_HOLE = 32  # tokens, where nobody knows the length of the hole or searches for it
 LONG_HOLE = 64  # the same for several lines, where a slot that stays empty costs nothing
 
@@ -75,8 +77,10 @@ class Engine:
             model.config,
             self._device,
             self._dtype,
+            # An int8 model is no more exact than that, and its users have less memory.
+            at_rest=torch.bfloat16 if model.embed_tokens.weight.dtype is torch.int8 else None,
             max_prefixes=config.cache_prefixes,
-            max_bytes=config.cache_bytes,
+            max_bytes=config.cache_bytes or CACHE_BYTES[self._device.type],
         )
         self._answers = Answers()
         self._template = prompt.choose_template(config.template, model.config)

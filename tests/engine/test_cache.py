@@ -48,9 +48,16 @@ def stored(cache: PrefixCache) -> list[int]:
     return keys[0, 0, :, 0].int().tolist()
 
 
-def make_store(max_prefixes: int = 4, max_bytes: int = 1 << 30) -> PrefixStore:
+def make_store(
+    max_prefixes: int = 4, max_bytes: int = 1 << 30, at_rest: torch.dtype | None = None
+) -> PrefixStore:
     return PrefixStore(
-        make_config(), CPU, torch.float32, max_prefixes=max_prefixes, max_bytes=max_bytes
+        make_config(),
+        CPU,
+        torch.float32,
+        at_rest=at_rest,
+        max_prefixes=max_prefixes,
+        max_bytes=max_bytes,
     )
 
 
@@ -163,6 +170,36 @@ def test_returning_to_another_file_finds_its_prefix_again():
     assert store.lookup(second).ids == second
     assert stored(store.lookup(second)) == second
     assert len(store) == 2
+
+
+@pytest.mark.parametrize("at_rest", [None, torch.float32, torch.bfloat16])
+def test_a_prefix_comes_back_as_exact_as_it_was_kept_at_rest(at_rest):
+    store = make_store(at_rest=at_rest)
+    values = torch.randn(1, 1, 90, 4)
+    cache = store.lookup(range(90))
+    for layer in range(2):
+        cache.view_with(layer, values, -values)
+    cache.commit(range(90))
+    in_use = cache.nbytes
+    other = store.lookup([99])
+    share = 90 / 256 / 2 if at_rest is torch.bfloat16 else 1  # half of what is not spare
+    assert store.nbytes - other.nbytes == in_use * share
+    assert store.lookup(range(90)) is cache
+    keys, _ = cache.visible(1)
+    assert keys.dtype is torch.float32
+    rounded = values[0].to(at_rest or torch.float32).float()
+    torch.testing.assert_close(keys, rounded, rtol=0, atol=0)
+    fill(cache, [7])
+    assert stored(cache)[-1] == 7
+
+
+def test_a_fork_leaves_what_it_was_taken_from_at_rest():
+    store = make_store(at_rest=torch.bfloat16)
+    ids = list(range(90))
+    fill(store.lookup(ids), ids)
+    fork = store.lookup([*ids[:10], 95])
+    assert stored(fork) == ids[:10]
+    assert stored(store.lookup(ids)) == ids
 
 
 def test_the_longest_shared_prefix_wins():
