@@ -13,7 +13,7 @@ import torch
 
 from bench import floor, full_size, rates
 from bench.floor import Rates
-from engine import causal, infill, kernels, noise, released, steps
+from engine import causal, hf_config, infill, kernels, noise, released, steps
 from engine.cache import PrefixCache
 from engine.config import ModelConfig, SamplerConfig
 from engine.graphs import Graphs
@@ -73,7 +73,7 @@ def tiny() -> Size:
     }
     text = {**released.CONFIG["text_config"], **changes}
     description = {**released.CONFIG, "text_config": text}
-    return Size(description, ModelConfig.from_hf(description, {}), 40, 100, (16,), 4, 1)
+    return Size(description, hf_config.model_config(description, {}), 40, 100, (16,), 4, 1)
 
 
 class Bench:

@@ -10,8 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from engine import download
-from engine.config import read_json
+from engine import download, hf_config
 from engine.errors import EngineError
 
 ADAPTERS, CANVAS, CARD = "adapters.safetensors", "canvas.json", "MODEL_CARD.md"
@@ -35,6 +34,9 @@ def lay_over(folder: Path, directory: Path) -> None:
     for file in (ADAPTERS, CARD):
         if (folder / file).is_file():
             shutil.copyfile(folder / file, directory / file)
-    config = {**read_json(directory / "config.json"), "canvas": read_json(folder / CANVAS)}
+    config = {
+        **hf_config.read_json(directory / "config.json"),
+        "canvas": hf_config.read_json(folder / CANVAS),
+    }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_index(directory)

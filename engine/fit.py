@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from engine import layouts, plan
-from engine.config import EngineConfig, ModelConfig, read_json
+from engine import hf_config, layouts, plan
+from engine.config import EngineConfig, ModelConfig
 from engine.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def fit(config: EngineConfig, model: ModelConfig, device: torch.device) -> Engin
 
 def is_packed(config: EngineConfig) -> bool:
     """Whether the model's files hold weights in few bits that stay so."""
-    described = read_json(config.model / "config.json")
+    described = hf_config.read_json(config.model / "config.json")
     ours = described.get("quantization")
     return (
         "quantization_config" in described

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import packed
-from engine.config import read_json
+from engine import hf_config, packed
 from engine.errors import CheckpointError, ConfigError
 from engine.packed import Packed
 from engine.weights import Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
@@ -266,6 +265,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return read_json(path)
+        return hf_config.read_json(path)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None

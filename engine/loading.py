@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import checkpoint, formats, joining, kernels, memory, quant
+from engine import checkpoint, formats, hf_config, joining, kernels, memory, quant
 from engine.config import ModelConfig
 from engine.errors import ConfigError
 from engine.model import Transformer, shapes
@@ -36,7 +36,7 @@ def load_model(
     What is stored in few bits stays so, the rest is rounded to `precision` as it comes. For int8
     all are loaded as they are stored, then changed layer by layer. `soft_tokens` as in EngineConfig.
     """
-    config = ModelConfig.from_directory(directory)
+    config = hf_config.read_model_config(directory)
     if soft_tokens and config.canvas:
         config = replace(config, canvas=replace(config.canvas, soft_tokens=soft_tokens))
     with torch.device("meta"):

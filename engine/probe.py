@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from engine import hf_config
 from engine.config import ModelConfig
 from engine.errors import EngineError
 
@@ -64,7 +65,7 @@ def _plans(name: str, torch: dict[str, Any]) -> dict[str, Any]:
 
     model, config = released.NAME, released.config()
     with suppress(EngineError):
-        asked = ModelConfig.from_directory(resolve_model(name))
+        asked = hf_config.read_model_config(resolve_model(name))
         if asked.experts:
             model, config = name, asked
     here = [
@@ -79,7 +80,7 @@ def _model(name: str, can_count: bool) -> dict[str, Any]:
 
     try:
         directory = resolve_model(name)
-        config = ModelConfig.from_directory(directory)
+        config = hf_config.read_model_config(directory)
     except EngineError as error:
         return {"model": None, "model_error": str(error)}
     parameters, need_bytes = _size(directory, config) if can_count else (None, None)

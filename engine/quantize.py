@@ -22,9 +22,9 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine import formats, layouts
+from engine import formats, hf_config, layouts
 from engine.checkpoint import Checkpoint, save_safetensors, write_index
-from engine.config import ModelConfig, read_json
+from engine.config import ModelConfig
 from engine.download import sha256
 from engine.errors import EngineError
 from engine.model import shapes
@@ -46,7 +46,7 @@ def quantize(model: Path, out: Path, precision: Literal["fp8", "int4"], progress
     Raises EngineError for a model that cannot be written like this, for a directory that is
     something else, and when the disk is full.
     """
-    config = ModelConfig.from_directory(model)
+    config = hf_config.read_model_config(model)
     _refuse(model, config, precision)
     checkpoint = Checkpoint(model, config.family, shapes(config))
     job = _Job(model, out, precision, config.tied_head, checkpoint)
@@ -209,7 +209,7 @@ def _finish(job: _Job) -> None:
         weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
         if not weights and file.name not in ("config.json", MANIFEST, _STATE):
             shutil.copyfile(file, job.work / file.name)
-    config = read_json(job.model / "config.json")
+    config = hf_config.read_json(job.model / "config.json")
     config["quantization"] = {"format": layouts.OURS, "precision": job.precision}
     (job.work / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if job.out.exists():
@@ -234,7 +234,7 @@ def _need_space(job: _Job, shards: Sequence[Sequence[str]]) -> None:
 
 
 def _refuse(model: Path, config: ModelConfig, precision: str) -> None:
-    settings = read_json(model / "config.json")
+    settings = hf_config.read_json(model / "config.json")
     ours = settings.get("quantization")
     again = isinstance(ours, dict) and ours.get("format") == layouts.OURS
     if again or "quantization_config" in settings or (model / "hf_quant_config.json").is_file():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine import hf_config
 from engine.config import ModelConfig
 
 NAME = "DiffusionGemma 26B-A4B"
@@ -43,4 +44,4 @@ GENERATION: dict[str, Any] = {"eos_token_id": [1, 50, 106], "max_denoising_steps
 
 def config() -> ModelConfig:
     """The configuration as the engine reads it."""
-    return ModelConfig.from_hf(CONFIG, GENERATION)
+    return hf_config.model_config(CONFIG, GENERATION)

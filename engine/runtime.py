@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from engine import filling, fit, formats, memory, prompt, steps
+from engine import filling, fit, formats, hf_config, memory, prompt, steps
 from engine.answers import Answers
 from engine.cache import PrefixStore
-from engine.config import EngineConfig, ModelConfig, SamplerConfig, read_json
+from engine.config import EngineConfig, SamplerConfig
 from engine.drafts import Pace
 from engine.errors import EngineError
 from engine.filling import Clock, Parts
@@ -83,7 +83,7 @@ class Engine:
     def load(cls, config: EngineConfig, progress: Progress | None = None) -> Engine:
         """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
         device = choose_device(config.device)
-        described = ModelConfig.from_directory(config.model)
+        described = hf_config.read_model_config(config.model)
         prompt.choose_template(config.template, described)  # before the weights are read
         config = fit.fit(config, described, device)
         dtype = native_dtype(device)
@@ -93,7 +93,9 @@ class Engine:
             torch.set_num_threads(config.threads)
         generation = config.model / "generation_config.json"
         if config.sampler is None and generation.exists():
-            config = replace(config, sampler=SamplerConfig.from_hf(read_json(generation)))
+            config = replace(
+                config, sampler=hf_config.sampler_config(hf_config.read_json(generation))
+            )
         tokenizer = Tokenizer.from_directory(config.model)
         assert config.quantize != "auto", "fit decides"
         try:

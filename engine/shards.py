@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from engine.config import read_json
+from engine import hf_config
 from engine.errors import CheckpointError, ConfigError
 
 INDEX = "model.safetensors.index.json"
@@ -105,7 +105,7 @@ def _inside(directory: Path, file: object) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return hf_config.read_json(path)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import tokenizers
 
-from engine.config import read_json
+from engine import hf_config
 from engine.errors import CheckpointError, ConfigError
 
 _Spelling = Callable[[str], bytes]
@@ -45,7 +45,7 @@ class Tokenizer:
         """Reads `tokenizer.json`; raises CheckpointError when it cannot be used."""
         path = directory / "tokenizer.json"
         try:
-            spelling = _spelling(read_json(path), path)
+            spelling = _spelling(hf_config.read_json(path), path)
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
         try:

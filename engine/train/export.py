@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine import adapters, packed
+from engine import adapters, hf_config, packed
 from engine.checkpoint import save_safetensors, save_shards
-from engine.config import CanvasConfig, read_json
+from engine.config import CanvasConfig
 from engine.errors import EngineError
 from engine.packed import Packed
 from engine.pull import pull, resolve_model
@@ -67,10 +67,10 @@ def write_directory(learned: Learned, base: Path, directory: Path) -> None:
         raise EngineError(f"{directory} is not empty; give a new --out")
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(base / "generation_config.json", directory / "generation_config.json")
-    tokenizer = json.dumps(read_json(base / "tokenizer.json"), separators=(",", ":"))
+    tokenizer = json.dumps(hf_config.read_json(base / "tokenizer.json"), separators=(",", ":"))
     (directory / "tokenizer.json").write_text(tokenizer, encoding="utf-8")  # half of it was blanks
     ours = {"dtype": "float16", "quantization": {"format": packed.FORMAT}}
-    config = read_json(base / "config.json") | ours | {"canvas": asdict(learned.canvas)}
+    config = hf_config.read_json(base / "config.json") | ours | {"canvas": asdict(learned.canvas)}
     _write_json(directory / "config.json", config)
     weights = {
         name: _compact(value, *((8, 192) if name in _LOOKUPS else (4, 32)))

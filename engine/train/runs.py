@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.config import read_json
+from engine import hf_config
 from engine.errors import EngineError
 from engine.train.objective import Recipe
 
@@ -75,7 +75,7 @@ def load(run: Path, device: torch.device | None = None) -> Saved | None:
     for folder in (run / _STATE, run / f"{_STATE}.old"):  # killed between two renames
         if (folder / _TENSORS).is_file():
             tensors = load_file(folder / _TENSORS, device=str(device or "cpu"))
-            return Saved(folder, tensors, read_json(folder / _FACTS))
+            return Saved(folder, tensors, hf_config.read_json(folder / _FACTS))
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import read_json
+from engine import hf_config
 from engine.download import sha256
 from engine.errors import EngineError
 
@@ -54,7 +54,7 @@ def iterate(folder: Path, seed: int, epoch: int) -> Iterator[Document]:
         raise EngineError(
             f"no finished corpus in {folder}; run `python -m engine.train.corpus --out {folder}`"
         )
-    shards = read_json(folder / MANIFEST)["shards"]
+    shards = hf_config.read_json(folder / MANIFEST)["shards"]
     draw = np.random.default_rng([seed, epoch])
     for index in draw.permutation(len(shards)).tolist():
         path = folder / shards[index]["file"]

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.config import CanvasConfig, read_json
+from engine import hf_config
+from engine.config import CanvasConfig
 from engine.errors import EngineError
 from engine.loading import choose_device, load_model, native_dtype
 from engine.model import Transformer
@@ -153,7 +154,7 @@ class Trainer:
         canvas = asdict(self._canvas)
         dtype = torch.float16 if self._adapters else torch.bfloat16
         name = str(dtype).removeprefix("torch.")
-        config = {**read_json(base / "config.json"), "canvas": canvas, "dtype": name}
+        config = {**hf_config.read_json(base / "config.json"), "canvas": canvas, "dtype": name}
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         frozen = load_model(base, dtype=dtype, device=torch.device("cpu")).state_dict()
         weights = {**frozen, **self.average}

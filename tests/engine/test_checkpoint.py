@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import checkpoint, packed, shards
+from engine import checkpoint, hf_config, packed, shards
 from engine.checkpoint import load_tensors, model_name
-from engine.config import ModelConfig
 from engine.errors import CheckpointError
 from engine.model import Transformer
 from tests.engine import tiny
@@ -68,7 +67,7 @@ def gemma(request, tmp_path_factory):
 
 def test_every_stored_tensor_of_diffusion_gemma_is_claimed_once_and_equal(gemma):
     directory, stored = gemma
-    loaded = load(directory, meta_shapes(ModelConfig.from_directory(directory)), "diffusion_gemma")
+    loaded = load(directory, meta_shapes(hf_config.read_model_config(directory)), "diffusion_gemma")
     claimed = {name: model_name(name, "diffusion_gemma") for name in stored}
     skipped = {name for name, ours in claimed.items() if ours is None}
     assert skipped
@@ -82,7 +81,7 @@ def test_every_stored_tensor_of_diffusion_gemma_is_claimed_once_and_equal(gemma)
 def test_every_stored_tensor_of_llama_is_claimed_once_and_equal(tmp_path, tied):
     tiny.llama(tmp_path, seed=2, tie_word_embeddings=tied)
     stored = load_file(tmp_path / "model.safetensors")
-    loaded = load(tmp_path, meta_shapes(ModelConfig.from_directory(tmp_path)))
+    loaded = load(tmp_path, meta_shapes(hf_config.read_model_config(tmp_path)))
     assert len(loaded) == len(stored)
     assert ("lm_head.weight" in loaded) is not tied
     for name, value in stored.items():
@@ -148,7 +147,7 @@ RELEASED_TEXT = {
 
 
 def test_the_released_names_and_shapes_are_those_of_the_model_one_to_one():
-    config = ModelConfig.from_hf(
+    config = hf_config.model_config(
         {"model_type": "diffusion_gemma", "text_config": RELEASED_TEXT}, {}
     )
     mapped = [(model_name(name, "diffusion_gemma"), shape) for name, shape in released().items()]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import causal, infill
-from engine.config import CanvasConfig, EngineConfig, ModelConfig, SamplerConfig
+from engine import causal, hf_config, infill
+from engine.config import CanvasConfig, EngineConfig, SamplerConfig
 from engine.errors import Cancelled, ConfigError, EngineError
 from engine.infill import Control
 from engine.model import Transformer
@@ -368,4 +368,4 @@ def test_an_empty_slot_ends_the_text(monkeypatch):
 )
 def test_a_canvas_that_cannot_work_is_refused(canvas, message):
     with pytest.raises(ConfigError, match=message):
-        ModelConfig.from_hf({**LLAMA, "canvas": canvas}, {})
+        hf_config.model_config({**LLAMA, "canvas": canvas}, {})

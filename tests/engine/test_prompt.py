@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from engine import prompt
+from engine import hf_config, prompt
 from engine.config import CanvasConfig, ModelConfig
 from engine.errors import ConfigError
 from engine.request import ContextChunk, InfillRequest
@@ -35,7 +35,9 @@ def tokenizer(tmp_path_factory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def llama() -> ModelConfig:
-    return ModelConfig.from_hf({**LLAMA, "vocab_size": 300}, {"bos_token_id": 2, "eos_token_id": 1})
+    return hf_config.model_config(
+        {**LLAMA, "vocab_size": 300}, {"bos_token_id": 2, "eos_token_id": 1}
+    )
 
 
 def spelled(tokenizer: Tokenizer, ids) -> str:
@@ -181,7 +183,7 @@ def test_the_hole_asked_for_shows_both_sides_and_clamps_nothing(tokenizer):
 
 
 def test_each_family_has_its_template_and_only_a_model_that_chats_can_be_chatted_with(llama):
-    gemma = ModelConfig.from_hf({"model_type": "diffusion_gemma", "text_config": TEXT}, {})
+    gemma = hf_config.model_config({"model_type": "diffusion_gemma", "text_config": TEXT}, {})
     assert prompt.choose_template("auto", gemma) == "chat"
     assert prompt.choose_template("auto", llama) == "raw"
     for template in ("raw", "hole", "chat"):
@@ -214,7 +216,7 @@ def test_a_long_file_leaves_the_template_whole(tokenizer):
     ],
 )
 def test_what_is_clamped_behind_a_hole_of_ten(tokenizer, suffix, suffix_tokens, tail):
-    config = ModelConfig.from_hf(
+    config = hf_config.model_config(
         {"model_type": "diffusion_gemma", "canvas_length": 64, "text_config": TEXT}, {}
     )
     built = prompt.chat(InfillRequest(prefix="x", suffix=suffix), tokenizer, 900, suffix_tokens)

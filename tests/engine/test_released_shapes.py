@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.config import ModelConfig
+from engine import checkpoint, hf_config
 from engine.model import Transformer
 from engine.released import CONFIG, GENERATION
 
@@ -68,7 +67,7 @@ def gated(width: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
 @pytest.fixture(scope="module")
 def model() -> Transformer:
     with torch.device("meta"):
-        return Transformer(ModelConfig.from_hf(CONFIG, GENERATION))
+        return Transformer(hf_config.model_config(CONFIG, GENERATION))
 
 
 def test_every_stored_tensor_is_claimed_exactly_once_with_its_shape(model):
@@ -101,7 +100,7 @@ def test_parameter_counts_are_the_published_ones(model):
 
 
 def test_the_released_configuration_is_read_as_documented():
-    config = ModelConfig.from_hf(CONFIG, GENERATION)
+    config = hf_config.model_config(CONFIG, GENERATION)
     assert [i for i, layer in enumerate(config.layers) if layer.window is None] == list(FULL)
     sliding, full = config.layers[0], config.layers[5]
     assert (sliding.kv_heads, sliding.head_dim, sliding.window) == (8, 256, 1024)
