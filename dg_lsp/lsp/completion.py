@@ -5,7 +5,7 @@ from __future__ import annotations
 from lsprotocol import types
 
 from dg_lsp.completion import Completion, MenuEntry, menu_entry
-from dg_lsp.document import Edit, Position
+from dg_lsp.document import LINE_END, Edit, Position
 from dg_lsp.lsp.connection import Connection
 from dg_lsp.lsp.text import position
 
@@ -79,8 +79,9 @@ def _selected(info: types.SelectedCompletionInfo) -> Edit:
 
 
 def _item(completion: Completion) -> types.InlineCompletionItem:
+    """With line ends that every editor takes for its own; Neovim would draw and insert the CR of another."""
     return types.InlineCompletionItem(
-        insert_text=completion.text,
+        insert_text=LINE_END.sub("\n", completion.text),
         range=_range(completion.start, completion.end),
         command=_accepted(completion),
     )

@@ -707,5 +707,4 @@ class TestDoctor:
 def test_nvim_path_is_where_the_neovim_plugin_lies(capsys):
     assert cli.run(["nvim-path"]) == 0
     path = Path(capsys.readouterr().out.removesuffix("\n"))
-    assert (path / "plugin" / "dg_lsp.lua").is_file()
     assert (path / "lua" / "dg_lsp" / "init.lua").is_file()

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import msgpack
+import psutil
 
 from tests.running import until
 
@@ -35,11 +37,12 @@ return rows
 
 # Notes what the plugin asks and tells, as it sends it.
 _LISTEN = """
-Asked, Told = 0, {}
+Asked, Cancelled, Told = 0, 0, {}
 vim.api.nvim_create_autocmd('LspRequest', { callback = function(event)
   local request = event.data.request
-  if request.type == 'pending' and request.method == 'textDocument/inlineCompletion' then
-    Asked = Asked + 1
+  if request.method == 'textDocument/inlineCompletion' then
+    Asked = Asked + (request.type == 'pending' and 1 or 0)
+    Cancelled = Cancelled + (request.type == 'cancel' and 1 or 0)
   end
 end })
 vim.api.nvim_create_autocmd('LspNotify', { callback = function(event)
@@ -71,6 +74,16 @@ def program():
     """The Neovim to test: DG_LSP_TEST_NVIM, the one beside this Python, or the user's own; or None."""
     beside = Path(sys.executable).with_name("nvim")
     return os.environ.get("DG_LSP_TEST_NVIM") or shutil.which(beside) or shutil.which("nvim")
+
+
+def knows(name):
+    """Whether the Neovim to test has something: a Lua expression."""
+    if program() is None:
+        return False
+    say = f"lua io.write(tostring({name} ~= nil))"
+    command = [program(), "-u", "NONE", "-i", "NONE", "--headless", "-c", say, "-c", "q"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    return "true" in ended.stdout
 
 
 class NeovimError(Exception):
@@ -137,6 +150,11 @@ class Neovim:
         return self.lua("return Asked")
 
     @property
+    def cancelled(self):
+        """How many of these it took back unanswered."""
+        return self.lua("return Cancelled")
+
+    @property
     def told(self):
         """What the plugin has told of completions in this test, in order, with lengths where there are."""
         return [" ".join(map(str, told)) for told in self.lua("return Told")]
@@ -195,33 +213,45 @@ class Neovim:
         self.command("silent! %bwipeout! | set virtualedit= foldmethod=manual")
         for noted in ("events", "statistics"):
             (self.directory / noted).unlink(missing_ok=True)
-        self.lua("Asked, Told = 0, {}")
+        self.lua("Asked, Cancelled, Told = 0, 0, {}")
         self.files = directory
 
 
 @contextlib.contextmanager
-def running(directory, **environment):
-    """A Neovim with no configuration but the plugin; ends it and its server."""
-    home = str(directory / "home")
+def running(directory, init=None, **environment):
+    """A Neovim with no configuration but the plugin, or with this init.lua; ends it and its server."""
+    home = directory / "home"
+    if init is not None:
+        (home / "nvim").mkdir(parents=True)
+        (home / "nvim" / "init.lua").write_text(init)
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "SCRIPTED_EVENTS": str(directory / "events"),
         "DG_LSP_STATISTICS": str(directory / "statistics"),
-        "XDG_STATE_HOME": home,
-        "XDG_CONFIG_HOME": home,
+        "XDG_STATE_HOME": str(home),
+        "XDG_CONFIG_HOME": str(home),
         **environment,
     }
-    command = [program(), "-u", "NONE", "-i", "NONE", "-n", "--embed", "--headless"]
+    bare = [] if init else ["-u", "NONE"]
+    command = [program(), *bare, "-i", "NONE", "-n", "--embed", "--headless"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, bufsize=0) as process:
         nvim = Neovim(process, directory)
         try:
-            nvim.command(
-                f"set runtimepath^={PLUGIN} hidden columns=60 lines=14 shortmess+=I noruler nomore"
-            )
-            nvim.command("filetype on | runtime plugin/dg_lsp.lua")
+            until(lambda: nvim.eval("v:vim_did_enter"))
+            if init is None:
+                nvim.command(f"set runtimepath^={PLUGIN} | filetype on")
+            nvim.command("set hidden columns=60 lines=14 shortmess+=I noruler nomore")
             nvim.lua(_LISTEN)
             yield nvim
         finally:
             process.kill()  # the server ends with its input
+
+
+def crash(nvim):
+    """Kills the server of the current buffer, the only one, and waits for the next one."""
+    crashed = nvim.server
+    (child,) = psutil.Process(nvim.process.pid).children()
+    os.kill(child.pid, signal.SIGKILL)
+    until(lambda: nvim.server not in (None, crashed))

@@ -1,30 +1,14 @@
 """The Neovim plugin over Neovim's own inline completion, which is there since 0.12."""
 
-import subprocess
-
 import pytest
 
-from tests.neovim.driver import HELLO, SHOWN, program, running
+from tests.neovim.driver import HELLO, SHOWN, crash, knows, running
 
 NEOVIM_WAITS_MS = 200
 
 
-def has_inline_completion():
-    ask = [
-        "-u",
-        "NONE",
-        "-i",
-        "NONE",
-        "--headless",
-        "-c",
-        "lua io.write(tostring(vim.lsp.inline_completion ~= nil))",
-    ]
-    ended = subprocess.run([program(), *ask, "-c", "q"], capture_output=True, text=True, check=True)
-    return "true" in ended.stdout
-
-
 pytestmark = pytest.mark.skipif(
-    program() is None or not has_inline_completion(), reason="no Neovim 0.12: `make e2e-nvim12`"
+    not knows("vim.lsp.inline_completion"), reason="no Neovim 0.12: `make e2e-nvim12`"
 )
 
 
@@ -40,8 +24,8 @@ def typed(one_for_all, tmp_path):
     """An empty second line of three, in which was typed what the engine is to say."""
     one_for_all.start_over(tmp_path)
 
-    def typed(script):
-        one_for_all.open(f"{tmp_path.name}.txt", "one\n\nthree\n")
+    def typed(script, text="one\n\nthree\n"):
+        one_for_all.open(f"{tmp_path.name}.txt", text)
         one_for_all.type("ji" + script)
         return one_for_all
 
@@ -78,7 +62,8 @@ def test_what_no_longer_fits_is_not_inserted(typed):
     nvim = typed(HELLO)
     nvim.until_screen(*SHOWN)
     nvim.type("X")
-    accept(nvim)
+    assert nvim.call("visible") is False
+    assert accept(nvim) is False, "a key does what it did before"
     assert nvim.lines == ["one", HELLO + "X", "three"]
 
 
@@ -100,6 +85,7 @@ def test_dismissed_it_is_gone(typed):
     assert nvim.call("dismiss") is True
     assert nvim.screen() == ["one", HELLO, "three"]
     assert nvim.call("visible") is False
+    assert nvim.call("dismiss") is False
 
 
 def test_a_question_by_hand_is_answered_where_nothing_comes_unasked(typed):
@@ -119,3 +105,41 @@ def test_toggle_turns_the_buffer_off_and_on(typed):
     nvim.call("toggle")
     nvim.type("h")
     nvim.until_screen(*SHOWN)
+
+
+@pytest.mark.parametrize("spoil", ["setlocal readonly", "let b:dg_lsp_enabled = v:false"])
+def test_nothing_is_asked_where_nobody_wants_it(typed, spoil):
+    nvim = typed("")
+    nvim.command(spoil)
+    nvim.type("<Esc>i")
+    before = nvim.asked
+    nvim.type(HELLO)
+    nvim.settle(NEOVIM_WAITS_MS)
+    assert nvim.asked == before
+
+
+def test_crlf_files_get_no_stray_carriage_returns(typed):
+    said = "SAY if x:\\n    go()"
+    nvim = typed(said, text="one\r\n\r\nthree\r\n")
+    nvim.until_screen("one", said + "if x:", "    go()", "three")
+    accept(nvim)
+    assert nvim.lines == ["one", said + "if x:", "    go()", "three"]
+
+
+def test_with_several_answers_one_can_go_through_them(typed):
+    said = "SAY alpha\\n    beta"
+    nvim = typed(said)
+    nvim.until_screen("one", said + "alpha", "three")
+    assert nvim.call("next")
+    assert nvim.screen() == ["one", said + "alpha", "    beta (2/2)", "three"]
+    accept(nvim)
+    assert nvim.lines == ["one", said + "alpha", "    beta", "three"]
+    assert nvim.call("prev") is False
+
+
+def test_a_crashed_server_comes_back(typed):
+    nvim = typed(HELLO)
+    nvim.until_screen(*SHOWN)
+    crash(nvim)
+    nvim.type("<Esc>ccSAY again")
+    nvim.until_screen("one", "SAY againagain", "three")

@@ -5,6 +5,18 @@ import pytest
 from tests.neovim.driver import HELLO, SHOWN
 from tests.running import until
 
+COUNT_INSTRUCTIONS = """
+Instructions = 0
+jit.off()
+jit.flush()
+debug.sethook(function()
+  if debug.getinfo(2, 'S').source:find('dg_lsp', 1, true) then
+    Instructions = Instructions + 1
+  end
+end, '', 1)
+"""
+"""Counts what the interpreter does in the plugin's files."""
+
 
 def test_ghost_text_stands_behind_the_cursor_and_nowhere_else(typed):
     nvim = typed(HELLO)
@@ -79,6 +91,38 @@ def test_leaving_insert_mode_cancels_the_question(typed):
     nvim.type("<Esc>")
     until(lambda: "stopped" in nvim.events)
     assert nvim.screen() == ["one", "SLOW", "three"]
+
+
+def test_typing_on_cancels_the_question(typed):
+    nvim = typed("SLOW")
+    until(lambda: "slow" in nvim.events)
+    assert nvim.cancelled == 0
+    nvim.type("x")
+    assert nvim.cancelled == 1
+    until(lambda: "stopped" in nvim.events)
+
+
+def test_nobody_is_asked_before_typing_rests(nvim):
+    nvim.setup(backend="own", debounce_ms=3_600_000)
+    nvim.open("a.txt", "one\n\nthree\n")
+    nvim.type("ji" + HELLO)
+    nvim.settle()
+    assert nvim.asked == 0
+    nvim.call("trigger")
+    nvim.until_screen(*SHOWN)
+
+
+def test_what_a_key_costs_does_not_grow_with_the_file(nvim):
+    nvim.setup(backend="own", debounce_ms=3_600_000)
+
+    def cost(lines):
+        nvim.open(f"{lines}.txt", "line\n" * lines)
+        nvim.type(f"<Esc>{lines // 2}Go")
+        nvim.lua(COUNT_INSTRUCTIONS)
+        nvim.type("some words of text")
+        return nvim.lua("debug.sethook() jit.on() return Instructions")
+
+    assert cost(10) == cost(10_000) > 0
 
 
 def test_leaving_insert_mode_takes_ghost_text_away(typed):

@@ -13,14 +13,29 @@ def test_ghost_text_hides_while_a_menu_is_open(typed):
     until(lambda: nvim.eval("pumvisible()"))
     assert "world" not in nvim.screen()[1].removeprefix(HELLO)
     assert nvim.call("accept") is False
+    assert nvim.call("dismiss") is False
     nvim.type("<C-e>")
     nvim.until_screen(*SHOWN)
+
+
+def test_what_was_put_off_for_a_menu_is_asked_when_it_closes(typed):
+    nvim = typed("SAY hello.")
+    nvim.settle()
+    nvim.type("<Space>h<C-r>=[complete(col('.') - 1, ['hello', 'help']), ''][1]<CR>")
+    until(lambda: nvim.eval("pumvisible()"))
+    before = nvim.asked
+    nvim.type("<C-n>")
+    nvim.settle()
+    assert nvim.asked == before
+    nvim.type("<C-y>")
+    nvim.until_visible()
+    assert nvim.lines[1] == "SAY hello. help"
 
 
 MENUS = {
     "nvim-cmp": (
         """
-        Heard = {}
+        vim.g.loaded_cmp, Heard = true, {}
         package.loaded.cmp = {
           visible = function() return Open end,
           event = { on = function(_, name, heard) Heard[name] = heard end },
@@ -53,8 +68,18 @@ def test_ghost_text_hides_while_a_plugins_menu_is_open(fresh, plugin):
     nvim.settle()
     assert nvim.asked == before
     nvim.lua("Open = false " + tell)
-    nvim.type("h")
     nvim.until_screen(*SHOWN)
+
+
+def test_nvim_cmp_is_heard_also_when_it_is_loaded_late(nvim):
+    load, tell = MENUS["nvim-cmp"]
+    nvim.lua(f"{load} vim.api.nvim_exec_autocmds('User', {{ pattern = 'CmpReady' }})")
+    nvim.open("a.txt", "one\n\nthree\n")
+    nvim.type("ji" + HELLO)
+    nvim.until_screen(*SHOWN)
+    nvim.lua("Open = true " + tell)
+    nvim.until_screen("one", HELLO, "three")
+    nvim.lua("package.loaded.cmp, vim.g.loaded_cmp, Open = nil")
 
 
 def test_tabs_and_wide_characters_keep_their_columns(nvim):
@@ -96,6 +121,7 @@ def test_two_buffers_have_their_own(typed):
         "setlocal readonly",
         "setlocal buftype=nofile",
         "let b:dg_lsp_enabled = v:false",
+        "lua require('dg_lsp.config').options.max_bytes = 3",
     ],
 )
 def test_nothing_is_asked_where_nobody_wants_it(typed, spoil):

@@ -1,21 +1,13 @@
 """The Neovim plugin and its server: what they tell each other, crashes, and the real model."""
 
-import os
-import signal
-
-import psutil
-
-from tests.neovim.driver import HELLO, REAL_SERVER, SHOWN, running
+from tests.neovim.driver import HELLO, REAL_SERVER, SHOWN, crash, running
 from tests.running import end_published, until
 
 
 def test_a_crashed_server_comes_back(typed):
     nvim = typed(HELLO)
     nvim.until_screen(*SHOWN)
-    crashed = nvim.server
-    (child,) = psutil.Process(nvim.process.pid).children()
-    os.kill(child.pid, signal.SIGKILL)
-    until(lambda: nvim.server not in (None, crashed))
+    crash(nvim)
     nvim.type("<Esc>ccSAY again")
     nvim.until_screen("one", "SAY againagain", "three")
 
@@ -29,6 +21,26 @@ def test_a_restarted_server_is_another_one(typed):
     assert nvim.server != before
     nvim.type("<Esc>ccSAY again")
     nvim.until_screen("one", "SAY againagain", "three")
+
+
+def test_a_buffers_status_is_that_of_its_own_server(fresh):
+    nvim = fresh
+    nvim.setup(backend="own")
+    for root in ("a", "b"):
+        (nvim.files / root / ".git").mkdir(parents=True)
+        nvim.open(f"{root}/{root}.txt", "one\n")
+    nvim.command("DgLsp toggle global")
+    until(lambda: nvim.call("status") == "dg-lsp: completions are off")
+    nvim.command("buffer a.txt")
+    assert nvim.call("status") == ""
+
+
+def test_a_server_that_keeps_crashing_stays_down(fresh):
+    nvim = fresh
+    nvim.setup(backend="own", cmd=["sh", "-c", "exit 7"])
+    nvim.command(f"edit {nvim.files}/a.txt")
+    until(lambda: "keeps crashing" in nvim.command("messages"))
+    assert nvim.lua("return #vim.lsp.get_clients()") == 0
 
 
 def test_what_becomes_of_ghost_text_is_told(typed):

@@ -19,6 +19,18 @@ def test_keys_fall_back_to_what_they_did(fresh):
     assert nvim.lines[1] == HELLO + "hello worldfrom before"
 
 
+def test_each_key_falls_back_where_there_is_no_ghost_text(fresh):
+    nvim = fresh
+    functions = ["accept", "accept_word", "accept_line", "next", "prev", "dismiss"]
+    keys = {function: f"<F{number}>" for number, function in enumerate(functions, 1)}
+    for function, key in keys.items():
+        nvim.command(f"inoremap {key} {function},")
+    nvim.setup(backend="own", keys=keys)
+    nvim.open("a.txt", "\n")
+    nvim.type("i" + "".join(keys.values()))
+    assert nvim.lines == ["".join(f"{function}," for function in functions)]
+
+
 def test_the_command_completes_its_actions_and_names_wrong_ones(nvim):
     complete = "getcompletion('DgLsp {}', 'cmdline')"
     assert nvim.eval(complete.format("acc")) == ["accept", "accept_line", "accept_word"]
@@ -68,8 +80,10 @@ def test_toggle_turns_the_buffer_off_and_on(typed):
 
 def test_a_wider_toggle_goes_to_the_server_and_status_says_why(typed):
     nvim = typed("x")
+    nvim.command("let g:said = 0 | autocmd User DgLspStatus ++once let g:said = 1")
     nvim.command("DgLsp toggle global")
     until(lambda: nvim.call("status") == "dg-lsp: completions are off")
+    assert nvim.eval("g:said"), "the event for statuslines"
     nvim.command("DgLsp toggle global")
     until(lambda: nvim.call("status") == "")
 
@@ -95,8 +109,13 @@ def test_a_wrong_option_is_an_error_that_names_it(nvim, options, message):
         nvim.setup(**options)
 
 
-def test_help_is_there_for_all_that_can_be_called(nvim, tmp_path):
-    shutil.copytree(PLUGIN / "doc", tmp_path / "doc")  # tags are written beside it
-    nvim.command(f"helptags {tmp_path}/doc | set runtimepath+={tmp_path}")
+def test_help_is_there_for_all_that_can_be_called(nvim):
     for name in nvim.lua("return vim.tbl_keys(require('dg_lsp'))"):
         nvim.command(f"help dg_lsp.{name}()")
+
+
+def test_the_helps_tags_are_those_of_its_text(nvim, tmp_path):
+    shutil.copytree(PLUGIN / "doc", tmp_path / "doc")
+    nvim.command(f"helptags {tmp_path}/doc")
+    tags = (tmp_path / "doc" / "tags").read_text()
+    assert tags == (PLUGIN / "doc" / "tags").read_text(), "run `:helptags nvim-client/doc`"

@@ -1,13 +1,19 @@
 --- The language server: started, restarted when it crashes, told and asked. Decides nothing about ghost text.
 local config = require('dg_lsp.config')
 
-local M = {
-  status = { state = 'stopped', message = '', progress = 0 }, -- as the server last said
-}
+local M = {}
+
+---@class dg_lsp.Status
+---@field state string
+---@field message string why nothing is shown, if so
+---@field progress number how much of a model is loaded, from 0 to 1
 
 local NAME = 'dg_lsp'
+local STOPPED = { state = 'stopped', message = '', progress = 0 }
+local RUNNING = { state = 'running', message = '', progress = 0 } -- and has said nothing yet
 local CRASHES, WITHIN_MS = 3, 60000 -- more than so many in so short a time, and it stays down
 local crashes = {} -- when, in ms
+local statuses = {} ---@type table<integer, dg_lsp.Status> by client, as its server last said
 local told_missing = false
 
 -- Until 0.10 a client's functions were called with a dot.
@@ -28,14 +34,21 @@ function M.of(buf)
   end
 end
 
-local function set_status(status)
-  M.status = status
+--- How a client's server is; that of no client is stopped.
+---@param client vim.lsp.Client?
+---@return dg_lsp.Status
+function M.status(client)
+  return client and (statuses[client.id] or RUNNING) or STOPPED
+end
+
+local function set_status(id, status)
+  statuses[id] = status
   vim.api.nvim_exec_autocmds('User', { pattern = 'DgLspStatus', modeline = false })
 end
 
-local function on_exit(code, signal)
+local function on_exit(code, signal, id)
   vim.schedule(function()
-    set_status({ state = 'stopped', message = '', progress = 0 })
+    set_status(id, nil)
     if (code == 0 and signal == 0) or vim.v.exiting ~= vim.NIL then
       return
     end
@@ -48,9 +61,7 @@ local function on_exit(code, signal)
       vim.notify('dg_lsp: the server keeps crashing; :DgLsp restart tries again', vim.log.levels.ERROR)
       return
     end
-    for _, buf in ipairs(vim.api.nvim_list_bufs()) do
-      M.attach(buf)
-    end
+    M.attach_all()
   end)
 end
 
@@ -77,7 +88,7 @@ function M.attach(buf)
   if vim.fn.executable(options.cmd[1]) == 0 then
     if not told_missing then
       told_missing = true
-      vim.notify(('dg_lsp: %s is not installed; see :checkhealth dg_lsp'):format(options.cmd[1]), 3)
+      vim.notify(('dg_lsp: %s is not installed; see :checkhealth dg_lsp'):format(options.cmd[1]), vim.log.levels.WARN)
     end
     return
   end
@@ -90,12 +101,19 @@ function M.attach(buf)
     init_options = settings,
     settings = { ['dg-lsp'] = settings },
     handlers = {
-      ['dg/status'] = function(_, status)
-        set_status(status)
+      ['dg/status'] = function(_, status, context)
+        set_status(context.client_id, status)
       end,
     },
     on_exit = on_exit,
   }, { bufnr = buf, reuse_client = is_alive })
+end
+
+--- Gives all loaded buffers theirs.
+function M.attach_all()
+  for _, buf in ipairs(vim.api.nvim_list_bufs()) do
+    M.attach(buf)
+  end
 end
 
 --- Starts the server anew, whatever it was doing.
@@ -108,9 +126,7 @@ function M.restart()
   vim.wait(2000, function()
     return #vim.lsp.get_clients({ name = NAME }) == 0
   end, 10)
-  for _, buf in ipairs(vim.api.nvim_list_bufs()) do
-    M.attach(buf)
-  end
+  M.attach_all()
 end
 
 --- Asks for completions; returns what cancels that. A cancelled question is never answered.

@@ -32,13 +32,18 @@ function M.is_known()
   return states() ~= nil
 end
 
+local function is_ours(id)
+  local owner = vim.lsp.get_client_by_id(id)
+  return owner ~= nil and owner.name == 'dg_lsp'
+end
+
 --- Listens to questions and answers; `group` is an augroup.
 function M.start(group)
   vim.api.nvim_create_autocmd('LspRequest', {
     group = group,
     callback = function(event)
       local id, request = event.data.request_id, event.data.request
-      if request.method ~= METHOD then
+      if request.method ~= METHOD or not is_ours(event.data.client_id) then
         return
       elseif request.type == 'pending' then
         asked[id] = item_.place()
@@ -51,8 +56,15 @@ function M.start(group)
   vim.api.nvim_create_autocmd('LspAttach', {
     group = group,
     callback = function(event)
-      local attached = vim.lsp.get_client_by_id(event.data.client_id)
-      if attached and attached.name == 'dg_lsp' then
+      if is_ours(event.data.client_id) then
+        M.refresh(event.buf)
+      end
+    end,
+  })
+  vim.api.nvim_create_autocmd('InsertEnter', { -- what kind of buffer it is may have changed
+    group = group,
+    callback = function(event)
+      if client.of(event.buf) then
         M.refresh(event.buf)
       end
     end,
@@ -67,30 +79,46 @@ function M.refresh(buf)
   end
 end
 
-function M.visible()
-  local state = completor()
-  return state ~= nil and state.current ~= nil
+-- Neovim's item as the plugin's, and what is missing of it; nothing where the line has become another one.
+---@return dg_lsp.Item?, string?
+local function current(held)
+  if not held or not answered or not is_ours(held.client_id) then
+    return nil
+  end
+  local range
+  if held.range then
+    local row, col, last_row, last_col = held.range:to_extmark()
+    range = {
+      start = { line = row, character = col },
+      ['end'] = { line = last_row, character = last_col },
+    }
+  end
+  local item = item_.new({ insertText = held.insert_text, range = range, command = held.command }, answered)
+  local rest = item and item_.rest(item, item_.place()) or ''
+  if rest ~= '' then
+    return item, rest
+  end
 end
 
---- Inserts what is missing of an item as Neovim holds it: on the next turn of its loop.
+function M.visible()
+  local state = completor()
+  return state ~= nil and current(state.current) ~= nil
+end
+
+--- Inserts what is missing of the item that Neovim holds: on the next turn of its loop.
 ---@param unit 'word'|'line'|'all'
 ---@return boolean
 function M.accept(unit)
-  local buf = vim.api.nvim_get_current_buf()
+  if M.is_known() and not M.visible() then
+    return false
+  end
   return vim.lsp.inline_completion.get({
     on_accept = function(held)
-      local place = item_.place()
-      local item = answered and M.item(held, answered)
-      local rest = item and item_.rest(item, place) or ''
-      if rest == '' then
+      local item, rest = current(held)
+      if not item then
         return nil
       end
-      local piece = item_.piece(rest, unit)
-      local whole = piece == rest
-      insert.insert(place, piece, whole and item.covered or 0)
-      if whole and item.command then
-        client.execute(buf, item.command.command, item.command.arguments)
-      end
+      local _, whole = insert.take(item, rest, unit)
       local state = completor()
       if state and not whole then
         state:request(2)
@@ -100,30 +128,18 @@ function M.accept(unit)
   })
 end
 
---- Neovim's item as the plugin's, for the place where it was asked for.
----@return dg_lsp.Item?
-function M.item(held, place)
-  local range
-  if held.range then
-    local row, col, last_row, last_col = held.range:to_extmark()
-    range = {
-      start = { line = row, character = col },
-      ['end'] = { line = last_row, character = last_col },
-    }
-  end
-  return item_.new({ insertText = held.insert_text, range = range, command = held.command }, place)
-end
-
---- Shows the item so many further on, in a circle.
+--- Shows the item so many further on, in a circle; says whether there was ghost text.
 function M.select(step)
+  local visible = M.visible()
   vim.lsp.inline_completion.select({ count = step })
+  return visible
 end
 
 --- Takes the ghost text away until something is typed; says whether there was any.
 function M.dismiss()
-  local state, visible = completor(), M.visible()
-  if state then
-    state:abort()
+  local visible = M.visible()
+  if visible then
+    completor():abort()
   end
   return visible
 end

@@ -40,11 +40,12 @@ function M.check()
   check_backend(config)
   check_server(config.options)
   local clients = vim.lsp.get_clients({ name = 'dg_lsp' })
-  local status = require('dg_lsp.client').status
   if #clients == 0 then
     vim.health.info('no server runs: open a file that completions belong into')
-  else
-    vim.health.ok(('%d server(s) run; the last status is %s %s'):format(#clients, status.state, status.message))
+  end
+  for _, client in ipairs(clients) do
+    local status = require('dg_lsp.client').status(client)
+    vim.health.ok(('the server of %s is %s %s'):format(client.root_dir, status.state, status.message))
   end
   for _, other in ipairs({ 'copilot', 'supermaven-nvim', 'codeium', 'minuet', 'llama' }) do
     if package.loaded[other] then

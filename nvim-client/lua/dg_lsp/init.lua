@@ -1,5 +1,6 @@
 --- dg_lsp: ghost text from the dg-lsp language server. All that users and other plugins call is here.
 local client = require('dg_lsp.client')
+local command = require('dg_lsp.command')
 local config = require('dg_lsp.config')
 local ghost = require('dg_lsp.ghost')
 
@@ -29,9 +30,8 @@ function M.setup(options)
   for action, lhs in pairs(config.options.keys) do
     require('dg_lsp.keys').map(lhs, M[action], action)
   end
-  for _, buf in ipairs(vim.api.nvim_list_bufs()) do
-    client.attach(buf)
-  end
+  command.define()
+  client.attach_all()
 end
 
 --- Whether there is ghost text to accept.
@@ -55,14 +55,14 @@ function M.accept_line()
   return started().accept('line')
 end
 
---- Shows the next alternative.
+--- Shows the next alternative; false where there is no ghost text.
 function M.next()
-  started().select(1)
+  return started().select(1)
 end
 
---- Shows the alternative before.
+--- Shows the alternative before; likewise.
 function M.prev()
-  started().select(-1)
+  return started().select(-1)
 end
 
 --- Takes the ghost text away until something is typed; false where there was none.
@@ -93,13 +93,15 @@ end
 --- What is happening in this buffer, for a statusline: empty when all is well and quiet.
 ---@return string
 function M.status()
-  if not client.of(0) then
+  local buf = vim.api.nvim_get_current_buf()
+  local running = client.of(buf)
+  if not running then
     return ''
-  elseif not config.wants(vim.api.nvim_get_current_buf()) then
+  elseif not config.wants(buf) then
     return 'dg-lsp: off'
   end
-  local status = client.status
-  if status.state == 'ready' then
+  local status = client.status(running)
+  if status.state == 'ready' or status.state == 'running' then
     return ''
   elseif status.state == 'loading' then
     return ('dg-lsp: loading %d%%'):format(100 * status.progress)

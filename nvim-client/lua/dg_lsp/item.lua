@@ -39,7 +39,7 @@ function M.new(raw, place)
   return {
     row = place.row,
     before = place.line:sub(1, from.character),
-    text = (raw.insertText:gsub('\r\n?', '\n')),
+    text = raw.insertText,
     right = place.line:sub(place.col + 1),
     covered = to.character - place.col,
     command = raw.command,

@@ -12,10 +12,7 @@ function M.is_open()
     or false
 end
 
-local cmp_heard = false
-
---- Calls `changed` whenever a menu opens or closes. Neovim's own tells by itself; nvim-cmp, which may
---- be loaded late, is listened to when `on_menu` is called with it loaded.
+--- Calls `changed` whenever a menu opens or closes.
 ---@param group integer an augroup
 function M.on_change(group, changed)
   local later = vim.schedule_wrap(changed)
@@ -25,17 +22,18 @@ function M.on_change(group, changed)
     pattern = { 'BlinkCmpMenuOpen', 'BlinkCmpMenuClose' },
     callback = later,
   })
-  vim.api.nvim_create_autocmd('InsertEnter', {
-    group = group,
-    callback = function()
-      local cmp = package.loaded['cmp']
-      if cmp and cmp.event and not cmp_heard then
-        cmp_heard = true
-        cmp.event:on('menu_opened', later)
-        cmp.event:on('menu_closed', later)
-      end
-    end,
-  })
+  local function hear_cmp()
+    local found, cmp = pcall(require, 'cmp')
+    if found then
+      cmp.event:on('menu_opened', later)
+      cmp.event:on('menu_closed', later)
+    end
+  end
+  if vim.g.loaded_cmp then
+    hear_cmp()
+  else -- it may be loaded late
+    vim.api.nvim_create_autocmd('User', { group = group, pattern = 'CmpReady', once = true, callback = hear_cmp })
+  end
 end
 
 return M

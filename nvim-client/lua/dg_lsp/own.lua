@@ -13,8 +13,16 @@ local M = {}
 local api = vim.api
 local timer = assert(vim.uv.new_timer())
 
-local shown = { buf = 0, items = {}, index = 1, taken = 0, told = {} } ---@type table
+---@class dg_lsp.Shown
+---@field buf integer
+---@field items dg_lsp.Item[]
+---@field index integer of the one on the screen
+---@field taken integer how many characters of it were accepted so far
+
+local shown = { buf = 0, items = {}, index = 1, taken = 0 } ---@type dg_lsp.Shown
+local told ---@type string? which item the server was last told of as shown
 local cancel ---@type fun()? ends the running question
+local postponed = false -- there was no asking because a menu is open
 local seen = '' -- the text's version and the cursor's place that were last acted on
 
 local function inserting()
@@ -39,6 +47,7 @@ local function current()
 end
 
 local function stop_asking()
+  postponed = false
   timer:stop()
   if cancel then
     cancel()
@@ -49,7 +58,7 @@ end
 local function forget()
   stop_asking()
   ghost.clear(shown.buf)
-  shown.items, shown.index, shown.taken = {}, 1, 0
+  shown.items = {}
 end
 
 local function draw(with_count)
@@ -61,8 +70,8 @@ local function draw(with_count)
   local hint = with_count and #shown.items > 1 and (' (%d/%d)'):format(shown.index, #shown.items)
   ghost.show(shown.buf, item_.place(), rest, item.covered, hint)
   local id = item_.id(item)
-  if id and not shown.told[id] then
-    shown.told = { [id] = true }
+  if id and id ~= told then
+    told = id
     client.notify(shown.buf, 'dg/didShow', { id = id })
   end
 end
@@ -72,10 +81,12 @@ local function ask(by_hand)
   local off = vim.fn.getcurpos()[4] > 0 -- with 'virtualedit', beyond the line's end
   if not inserting() or off or not config.wants(buf) then
     return
-  elseif not by_hand and (menu.is_open() or vim.fn.reg_executing() ~= '') then
-    return
   end
   stop_asking()
+  if not by_hand and menu.is_open() then
+    postponed = true
+    return
+  end
   local asked, place = moment(buf), item_.place()
   cancel = client.ask(buf, place, by_hand, function(raw)
     cancel = nil
@@ -118,7 +129,7 @@ function M.offer(raw)
       table.insert(items, item)
     end
   end
-  shown = { buf = api.nvim_get_current_buf(), items = items, index = 1, taken = 0, told = shown.told }
+  shown = { buf = api.nvim_get_current_buf(), items = items, index = 1, taken = 0 }
   draw()
 end
 
@@ -133,6 +144,9 @@ function M.start(group)
   menu.on_change(group, function()
     if inserting() then
       draw()
+      if postponed then
+        ask()
+      end
     end
   end)
 end
@@ -153,41 +167,38 @@ function M.accept(unit)
   if not item or menu.is_open() then
     return false
   end
-  local piece = item_.piece(rest, unit)
-  local whole = piece == rest
-  local buf, taken = shown.buf, shown.taken + vim.fn.strchars(piece)
   forget()
-  insert.insert(item_.place(), piece, whole and item.covered or 0)
+  local piece, whole = insert.take(item, rest, unit)
   if whole then
-    if item.command then
-      client.execute(buf, item.command.command, item.command.arguments)
-    end
     return true
   end
-  shown.items = { item_.moved(item, item_.place(), rest:sub(#piece + 1)) }
-  shown.taken = taken
+  local buf, taken = shown.buf, shown.taken + vim.fn.strchars(piece)
+  local left = item_.moved(item, item_.place(), rest:sub(#piece + 1))
+  shown = { buf = buf, items = { left }, index = 1, taken = taken }
   client.notify(buf, 'dg/didPartiallyAccept', { id = item_.id(item), acceptedLength = taken })
   seen = moment(buf)
   draw()
   return true
 end
 
---- Shows the item so many further on, in a circle.
+--- Shows the item so many further on, in a circle; says whether there was ghost text.
 function M.select(step)
-  if M.visible() then
-    shown.index = (shown.index - 1 + step) % #shown.items + 1
-    draw(true)
+  if not M.visible() then
+    return false
   end
+  shown.index = (shown.index - 1 + step) % #shown.items + 1
+  draw(true)
+  return true
 end
 
 --- Takes the ghost text away until something is typed; says whether there was any.
 function M.dismiss()
-  local item = current()
-  if item then
-    client.notify(shown.buf, 'dg/didReject', { id = item_.id(item) })
+  if not M.visible() then
+    return false
   end
+  client.notify(shown.buf, 'dg/didReject', { id = item_.id(current()) })
   forget()
-  return item ~= nil
+  return true
 end
 
 --- Asks at once, also where nothing is offered unasked.
