@@ -20,6 +20,7 @@ case " $* " in
 esac
 out=${OUT:-build/gpu-check}
 mkdir -p "$out"
+rm -f "$out/step.json"
 ended=$(mktemp)
 trap 'rm -f "$ended"' EXIT
 ends=$(($(date +%s) + ${LIMIT:-470}))
