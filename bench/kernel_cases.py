@@ -73,6 +73,7 @@ def cases(device: torch.device, rows: tuple[int, ...] = (64, 256)) -> Iterator[C
         yield from _norms(device, count)
         yield from _mixtures(device, count)
         yield from _linears(device, count)
+        yield _gated(device, count)
         if count <= MOST_ON_CANVAS:
             yield from _attentions(device, count)
         if count <= MOST_IN_HOLE:
@@ -154,6 +155,21 @@ def _linears(device: torch.device, rows: int) -> Iterator[Case]:
                 moved=x.nbytes + weight.nbytes + 2 * rows * outputs,
                 flops=2 * rows * outputs * inputs,
             )
+
+
+def _gated(device: torch.device, rows: int) -> Case:
+    """The second half of the dense MLP and of self-conditioning."""
+    outputs, inputs = LINEARS[-1]
+    both, weight = _some(device, rows, 2 * inputs), _weight(device, "fp8", outputs, inputs)
+    assert isinstance(weight, PackedWeight)
+    return Case(
+        f"gated linear fp8, {inputs} to {outputs}, {rows} rows",
+        dense.gated_linear,
+        reference.gated_linear,
+        (both, weight, "gelu_tanh"),
+        moved=both.nbytes + weight.nbytes + 2 * rows * outputs,
+        flops=2 * rows * outputs * inputs,
+    )
 
 
 def _attentions(device: torch.device, rows: int) -> Iterator[Case]:

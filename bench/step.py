@@ -18,6 +18,7 @@ import gc
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from operator import ge
 from pathlib import Path
@@ -65,17 +66,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measured["skipped"] = f"needs {needed / 1e9:.1f} GB"
             continue
         with_reference = name == "bf16" and not options.no_reference
-        for part, value in measure(size, precision, device, reached, with_reference):
-            measured[part] = value
-            figures["seconds"] = time.perf_counter() - started
-            figures["agreed"] = _agree(figures["precisions"].values())
-            print(f"{name} {part}: {json.dumps(value)}", flush=True)
-            if options.out:
-                options.out.write_text(json.dumps(figures) + "\n", encoding="utf-8")
-        print_tables(name, size, measured)
+        try:
+            for part, value in measure(size, precision, device, reached, with_reference):
+                measured[part] = value
+                figures["seconds"] = time.perf_counter() - started
+                figures["agreed"] = _agree(figures["precisions"].values())
+                print(f"{name} {part}: {json.dumps(value)}", flush=True)
+                if options.out:
+                    options.out.write_text(json.dumps(figures) + "\n", encoding="utf-8")
+            print_tables(name, size, measured)
+        except Exception as error:  # noqa: BLE001 - the other precisions are worth having
+            measured["error"] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        free(device)
     print(json.dumps(figures))
-    captured = all(one.get("captured", True) for one in figures["precisions"].values())
-    return 0 if figures["agreed"] and (captured or device.type != "cuda") else 1
+    if options.out:
+        options.out.write_text(json.dumps(figures) + "\n", encoding="utf-8")
+    whole = all(
+        "error" not in one and (device.type != "cuda" or one["captured"])
+        for one in figures["precisions"].values()
+        if "skipped" not in one
+    )
+    return 0 if figures["agreed"] and whole else 1
+
+
+def free(device: torch.device) -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _agree(measured: Iterable[Figures]) -> bool:
@@ -123,10 +142,6 @@ def measure(
             "transformers_ratio",
             {"cold": theirs / infill["cold_ms"], "warm": theirs / infill["warm_ms"]},
         )
-    del bench, model
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def print_tables(name: str, size: Size, figures: Figures) -> None:

@@ -18,6 +18,7 @@ from engine.errors import EngineError
 logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = plan.WANTED_CONTEXT
+MOST_CACHED = 1 << 30  # bytes of all prefixes on a GPU
 _LEAST_PROMPT = 64
 
 
@@ -26,7 +27,9 @@ class OutOfMemory(EngineError):
 
 
 def fit(config: EngineConfig, model: ModelConfig, device: torch.device) -> EngineConfig:
-    """`config` with `quantize`, `head_copy` and `max_prompt_tokens` decided.
+    """`config` with `quantize`, `head_copy`, `max_prompt_tokens` and `cache_bytes` decided.
+
+    One prefix of that length is planned for; others are kept in what is left.
 
     Raises plan.DoesNotFit, which says what would fit.
     """
@@ -51,6 +54,7 @@ def fit(config: EngineConfig, model: ModelConfig, device: torch.device) -> Engin
         quantize=found.precision.name,
         head_copy=found.precision.head is not None,
         max_prompt_tokens=max(_LEAST_PROMPT, min(wanted, found.context)),
+        cache_bytes=min(config.cache_bytes or MOST_CACHED, found.cache + free - found.total),
     )
 
 

@@ -11,7 +11,7 @@ requests or text.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Graphs:
     def __init__(self, model: Transformer, longest_prefix: int) -> None:
         self._model = model
         self._memory = Memory(model, longest_prefix) if is_supported(model.config) else None
-        self._ready: dict[tuple[SamplerConfig, Shape], tuple[Step, Launch]] = {}
+        self._ready: dict[tuple[SamplerConfig, Shape, int], tuple[Step, Launch]] = {}
         # Shared by all graphs: device memory of what lives within a step, and the stream on which
         # they are captured, since libraries keep a workspace for each stream.
         self._pool: Any = None
@@ -58,57 +58,69 @@ class Graphs:
         wanted: Callable[[int], bool] = lambda number: True,
     ) -> Iterator[Mapping[int, Seen]]:
         """See `steps.plain`; one step ahead of what is reported."""
-        prepared = self._prepared(cache, canvases, config, noise)
-        if prepared is None:
+        groups = self._groups(cache, canvases, config, noise)
+        if groups is None:
             yield from steps.plain(model, cache, canvases, config, noise, wanted)
             return
-        step, launch = prepared
-        letters = _Letter(step), _Letter(step)
         for number in range(config.max_steps + 1):
             if number < config.max_steps:
-                launch()
-                letters[number % 2].post()
+                for group in groups:
+                    if any(map(wanted, group.canvases)):
+                        group.launch(number)
             if not number:
                 continue
-            live = {n: canvas for n, canvas in enumerate(canvases) if wanted(n)}
+            live = set(filter(wanted, range(len(canvases))))
             if not live:
                 return
-            yield letters[1 - number % 2].read(live)
+            yield {n: seen for group in groups for n, seen in group.read(number - 1, live).items()}
 
-    def _prepared(
+    def _groups(
         self,
         cache: PrefixCache,
         canvases: Sequence[Canvas],
         config: SamplerConfig,
         noise: Noise,
-    ) -> tuple[Step, Launch] | None:
-        """The step for these canvases with its buffers filled, and how it is started."""
+    ) -> list[_Group] | None:
+        """The canvases, in as few steps as can hold them, their buffers filled; None for plain steps."""
         memory = self._memory
         if memory is None or self.refused or config.leave_one_out or not _are_alike(canvases):
             return None
-        shape = Shape.holding(canvases, cache.length)
-        if shape is None or shape.prefix > memory.most.prefix:
-            return None
-        ready = self._ready.pop((config, shape), None)
-        if ready is None:
-            step = Step(self._model, config, shape, memory)
-            step.begin(cache, canvases, noise)
-            try:
-                ready = step, self._captured(step)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                self.refused = True
-                logger.warning("steps run without CUDA graphs: %s", str(error).splitlines()[0])
+        groups: list[_Group] = []
+        for places in _divided(canvases, cache.length):
+            some = [canvases[place] for place in places]
+            shape = Shape.holding(some, cache.length)
+            if shape is None or shape.prefix > memory.most.prefix:
                 return None
-        self._ready[config, shape] = ready  # the newest last
+            # Two groups of one shape need buffers of their own.
+            again = sum(group.step.shape == shape for group in groups)
+            ready = self._ready.pop((config, shape, again), None)
+            if ready is None:
+                step = Step(self._model, config, shape, memory)
+                step.begin(cache, some, noise)
+                launch = self._captured(step)
+                if launch is None:
+                    return None
+                ready = step, launch
+            self._ready[config, shape, again] = ready  # the newest last
+            groups.append(_Group(dict(zip(places, some, strict=True)), *ready))
+        for group in groups:
+            group.step.begin(cache, list(group.canvases.values()), noise)
         while len(self._ready) > _MOST_READY:
             del self._ready[next(iter(self._ready))]
-        step, launch = ready
-        step.begin(cache, canvases, noise)
-        return step, launch
+        return groups
 
-    def _captured(self, step: Step) -> Launch:
+    def _captured(self, step: Step) -> Launch | None:
+        """How to start the step; None where the device refuses to capture it."""
+        try:
+            return self._capture(step)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.refused = True
+            logger.warning("steps run without CUDA graphs: %s", str(error).splitlines()[0])
+            return None
+
+    def _capture(self, step: Step) -> Launch:
         """How to start the step: the replay of its graph, or on a CPU the step itself."""
         if not step.best.is_cuda:
             return step.run
@@ -150,6 +162,18 @@ def _are_alike(canvases: Sequence[Canvas]) -> bool:
     )
 
 
+def _divided(canvases: Sequence[Canvas], prefix: int) -> list[list[int]]:
+    """The places of canvases, in their order, as many in a group as one step can hold."""
+    groups: list[list[int]] = []
+    for place, canvas in enumerate(canvases):
+        together = [*(canvases[other] for other in groups[-1]), canvas] if groups else []
+        if together and Shape.holding(together, prefix):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
 def _warm_up(step: Step, side: torch.cuda.Stream) -> None:
     """Two runs before a capture: kernels are compiled and libraries make their workspaces.
 
@@ -167,6 +191,29 @@ def _warm_up(step: Step, side: torch.cuda.Stream) -> None:
     finally:
         torch.cuda.set_sync_debug_mode(mode)
         here.wait_stream(side)
+
+
+class _Group:
+    """Canvases by their places, the step that holds them, and its last two reports."""
+
+    def __init__(self, canvases: Mapping[int, Canvas], step: Step, start: Launch) -> None:
+        self.canvases = canvases
+        self.step = step
+        self._start = start
+        self._letters = _Letter(step), _Letter(step)
+
+    def launch(self, number: int) -> None:
+        """Starts the step with this number, and has its report sent."""
+        self._start()
+        self._letters[number % 2].post()
+
+    def read(self, number: int, live: Container[int]) -> dict[int, Seen]:
+        """What the step with this number reports of `live` canvases."""
+        rows = {row: place for row, place in enumerate(self.canvases) if place in live}
+        if not rows:
+            return {}
+        seen = self._letters[number % 2].read({row: self.canvases[p] for row, p in rows.items()})
+        return {rows[row]: one for row, one in seen.items()}
 
 
 class _Letter:

@@ -8,6 +8,8 @@ Source: transformers `models/diffusion_gemma/modeling_diffusion_gemma.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,7 +73,11 @@ class GatedMLP(nn.Module):
         if self.gate_up_proj is None:
             gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
         else:
-            gate, up = self.gate_up_proj(x, on_canvas).chunk(2, -1)
+            both: Tensor = self.gate_up_proj(x, on_canvas)
+            weight: Any = self.down_proj.weight
+            if isinstance(weight, PackedWeight) and not self.down_proj.rank:
+                return kernels.gated_linear(both, weight, self.activation)
+            gate, up = both.chunk(2, -1)
         out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), on_canvas)
         return out
 

@@ -20,6 +20,7 @@ case " $* " in
 esac
 out=${OUT:-build/gpu-check}
 mkdir -p "$out"
+rm -f "$out/step.json"
 ended=$(mktemp)
 trap 'rm -f "$ended"' EXIT
 ends=$(($(date +%s) + ${LIMIT:-470}))
@@ -49,6 +50,7 @@ tests() { # NAME SECONDS ARGUMENT...
     stage "$name" "$most" "$python" -m pytest -q -o addopts= -p no:cacheprovider -ra "$@"
 }
 
+parallel=
 if [ $gpu = yes ]; then
     # Kernels are compiled by all cores before one process after the other would.
     stage compile 90 "$python" -m bench.compile_kernels --here
@@ -57,9 +59,10 @@ import os, importlib.util, torch
 free = torch.cuda.mem_get_info()[0] // 10**10
 print(f"-n {max(1, min(8, os.cpu_count(), free))}" if importlib.util.find_spec("xdist") else "")')
 fi
-tests engine 100 -m gpu tests/engine/test_gpu.py
+# shellcheck disable=SC2086 # two words
+tests engine 100 -m gpu $parallel tests/engine/test_gpu.py
 if [ $gpu = yes ]; then
-    # shellcheck disable=SC2086 # two words
+    # shellcheck disable=SC2086
     tests released 120 -m gpu $parallel tests/engine/kernels
 fi
 stage step 300 "$python" -m bench.step --out "$out/step.json" "$@"

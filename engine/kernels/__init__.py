@@ -25,7 +25,7 @@ from engine.kernels.reference import (
     rotate,
     softcap,
 )
-from engine.weights import PackedWeight
+from engine.weights import Fp8Weight, PackedWeight
 
 _MOST_SLOTS = 4096  # rows times experts chosen that the sorting kernel takes at once
 
@@ -67,6 +67,16 @@ def linear(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
 
         return dense.linear(x, weight)
     return reference.linear(x, weight)
+
+
+def gated_linear(both: Tensor, weight: PackedWeight, activation: str) -> Tensor:
+    """See `reference.gated_linear`."""
+    covered = weight.shape[-1] % 32 == 0
+    if covered and isinstance(weight, Fp8Weight) and _takes_triton(both, weight):
+        from engine.kernels import dense
+
+        return dense.gated_linear(both.contiguous(), weight, activation)
+    return reference.gated_linear(both, weight, activation)
 
 
 def join_attention(
@@ -205,6 +215,7 @@ __all__ = [
     "cpu_multiplies_bytes",
     "experts",
     "gated",
+    "gated_linear",
     "int8_linear",
     "join_attention",
     "join_feedforward",

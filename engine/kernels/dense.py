@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels import launch, tiles
-from engine.weights import PackedWeight
+from engine.weights import Fp8Weight, PackedWeight
 
 _BLOCK_N = 64
 _BLOCK_SUM = 1024
@@ -21,25 +21,37 @@ _BLOCK_SUM = 1024
 def linear(x: Tensor, weight: PackedWeight) -> Tensor:
     """See `reference.linear`."""
     assert len(weight.shape) == 2, f"a linear layer has one matrix, got {weight.shape}"
-    outputs, inputs = weight.shape
-    rows = x.reshape(-1, inputs).contiguous()
+    operand, row_scale = tiles.operand(x.reshape(-1, weight.shape[1]).contiguous(), weight)
+    return _product(operand, row_scale, weight, x.dtype).view(*x.shape[:-1], weight.shape[0])
+
+
+def gated_linear(both: Tensor, weight: Fp8Weight, activation: str) -> Tensor:
+    """See `reference.gated_linear`."""
+    operand, row_scale = tiles.gated_operand(both.flatten(0, -2), weight, activation)
+    return _product(operand, row_scale, weight, both.dtype).view(*both.shape[:-1], weight.shape[0])
+
+
+def _product(
+    operand: Tensor, row_scale: Tensor | None, weight: PackedWeight, dtype: torch.dtype
+) -> Tensor:
+    """Rows as `tiles.operand` gives them [T, K] by `weight` [N, K], as `dtype`."""
+    rows, (outputs, inputs) = len(operand), weight.shape
     parts = tiles.parts_of(weight)
-    operand, row_scale = tiles.operand(rows, weight)
-    block_m = min(64, max(16, launch.power_of_two(len(rows))))
+    block_m = min(64, max(16, launch.power_of_two(rows)))
     block_k = tiles.block_k(inputs)
     if block_m == 64 and parts.form != "whole":
         block_k = min(block_k, 64)  # more numbers than that do not fit the registers
-    grid = (triton.cdiv(outputs, _BLOCK_N), triton.cdiv(len(rows), block_m))
-    splits = _splits(grid[0] * grid[1], inputs // block_k, launch.device_of(x).processors)
-    out = torch.empty(len(rows), outputs, dtype=x.dtype, device=x.device)
+    grid = (triton.cdiv(outputs, _BLOCK_N), triton.cdiv(rows, block_m))
+    splits = _splits(grid[0] * grid[1], inputs // block_k, launch.device_of(operand).processors)
+    out = torch.empty(rows, outputs, dtype=dtype, device=operand.device)
     partial = out
     if splits > 1:
-        partial = torch.empty(splits, len(rows), outputs, dtype=torch.float32, device=x.device)
+        partial = torch.empty(splits, *out.shape, dtype=torch.float32, device=out.device)
     launch.run(
         _linear,
         (*grid, splits),
         *(operand, row_scale, parts.codes, parts.scale, parts.factor, partial),
-        *(len(rows), outputs, splits),  # no constants: a model has many shapes to compile for
+        *(rows, outputs, splits),  # no constants: a model has many shapes to compile for
         INPUTS=inputs,
         FORM=parts.form,
         GROUP=parts.group,
@@ -53,7 +65,7 @@ def linear(x: Tensor, weight: PackedWeight) -> Tensor:
         count = out.numel()
         grid_sum = (triton.cdiv(count, _BLOCK_SUM),)
         launch.run(_sum, grid_sum, partial, out, count, SPLITS=splits, BLOCK=_BLOCK_SUM)
-    return out.view(*x.shape[:-1], outputs)
+    return out
 
 
 def _splits(programs: int, steps: int, processors: int) -> int:

@@ -74,7 +74,7 @@ def believe(
         **constants,
         BLOCK_M=block_m,
         BLOCK_N=_BLOCK_N,
-        num_warps=8 if block_m == most else 4,
+        num_warps=8 if block_m == most or parts.form != "whole" else 4,
         num_stages=3,
     )
     entropy, log_best, highest, chosen, target = choosing.chosen_groups(sums, uniform, count)

@@ -118,11 +118,7 @@ def _gate_up(
         if row_scale is not None:
             total *= tl.load(row_scale + row, inside, 0.0)[:, None]
         gate, up = tl.split(tl.reshape(total, (BLOCK_M, BLOCK_N // 2, 2)))
-        if SILU:
-            gate *= tl.sigmoid(gate)
-        else:
-            # 0.5 · (1 + tanh z) is sigmoid(2z).
-            gate *= tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
+        gate = tiles.activated(gate, SILU)
         column = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
         at = out + slot[:, None] * OUTPUTS + column[None, :]
         tl.store(at, gate * up, inside[:, None] & (column < OUTPUTS)[None, :])

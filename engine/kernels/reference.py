@@ -205,6 +205,12 @@ def linear(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
     return F.linear(x, weight)
 
 
+def gated_linear(both: Tensor, weight: PackedWeight, activation: str) -> Tensor:
+    """`linear` of activation(gate) · up, whose halves [..., K] are `both` [..., 2 · K]."""
+    gate, up = both.chunk(2, -1)
+    return linear(gated(gate, up, activation), weight)
+
+
 def fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [..., K] in e4m3 and what each row's codes are multiplied by, [..., 1] in fp32."""
     rows = x.float()

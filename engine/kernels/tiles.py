@@ -73,6 +73,27 @@ def operand(x: Tensor, weight: Weight) -> tuple[Tensor, Tensor | None]:
     return codes, scale
 
 
+def gated_operand(both: Tensor, weight: Fp8Weight, activation: str) -> tuple[Tensor, Tensor]:
+    """`operand` of activation(gate) · up, whose halves [T, K] are `both` [T, 2 · K]."""
+    assert activation in ("gelu_tanh", "silu"), f"unknown activation {activation!r}"
+    assert both.is_contiguous(), f"rows of strides {both.stride()} must be contiguous"
+    rows, width = len(both), weight.shape[-1]
+    assert both.shape[-1] == 2 * width, f"{both.shape[-1]} for gate and up of {width}"
+    codes = torch.empty(rows, width, dtype=FP8, device=both.device)
+    scale = torch.empty(rows, dtype=torch.float32, device=both.device)
+    launch.run(
+        _fp8_gated_rows,
+        (rows,),
+        *(both, codes, scale),
+        SILU=activation == "silu",
+        WIDTH=width,
+        MOST=FP8_MAX,
+        BLOCK=launch.power_of_two(width),
+        num_warps=8,
+    )
+    return codes, scale
+
+
 @triton.jit
 def product(
     x: tl.tensor,
@@ -164,13 +185,52 @@ def _fp8_rows(
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
     values = tl.load(x + row * WIDTH + column, inside, 0.0).to(tl.float32)
+    _store_codes(values, codes + row * WIDTH + column, inside, scale + row, MOST)
+
+
+@triton.jit
+def _fp8_gated_rows(
+    both: tl.tensor,
+    codes: tl.tensor,
+    scale: tl.tensor,
+    SILU: tl.constexpr,
+    WIDTH: tl.constexpr,
+    MOST: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0)
+    column = tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    at = both + row * 2 * WIDTH + column
+    gate = activated(tl.load(at, inside, 0.0).to(tl.float32), SILU)
+    values = gate * tl.load(at + WIDTH, inside, 0.0).to(tl.float32)
+    values = values.to(both.dtype.element_ty).to(tl.float32)
+    _store_codes(values, codes + row * WIDTH + column, inside, scale + row, MOST)
+
+
+@triton.jit
+def activated(gate: tl.tensor, SILU: tl.constexpr) -> tl.tensor:
+    """SiLU or tanh-approximated GELU of fp32 numbers."""
+    if SILU:
+        gate *= tl.sigmoid(gate)
+    else:
+        # 0.5 · (1 + tanh z) is sigmoid(2z).
+        gate *= tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
+    return gate
+
+
+@triton.jit
+def _store_codes(
+    values: tl.tensor, codes: tl.tensor, inside: tl.tensor, scale: tl.tensor, MOST: tl.constexpr
+) -> None:
+    """One row's fp32 values at `codes`, and what they are multiplied by at `scale`."""
     largest = tl.max(tl.abs(values), 0)
     unit = tl.where(largest == 0, 1.0, largest / MOST)
-    tl.store(scale + row, unit)
+    tl.store(scale, unit)
     values = tl.clamp(values / unit, -MOST, MOST)
     # Rounded to a code here, half to even: the conversion in Triton's interpreter cuts off.
     power = (values.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
     step = tl.maximum(power, 0.015625) / 8  # 2^-6 is the least normal number
     rounded = ((values / step + 12582912.0) - 12582912.0) * step
     rounded = rounded.to(codes.dtype.element_ty)
-    tl.store(codes + row * WIDTH + column, rounded, inside)
+    tl.store(codes, rounded, inside)

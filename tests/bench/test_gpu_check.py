@@ -73,6 +73,20 @@ def test_paths_that_disagree_are_a_failure(monkeypatch, capsys, changed):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["agreed"] is False
 
 
+def test_a_precision_that_fails_leaves_the_others_their_figures(monkeypatch, capsys, tmp_path):
+    def fail(self):
+        raise ValueError("no grouped products here")
+
+    monkeypatch.setattr(step_figures.Bench, "reference_infill", fail)
+    out = tmp_path / "step.json"
+    options = ["--tiny", "--device", "cpu", "--precisions", "bf16,int4", "--out", str(out)]
+    assert step.main(options) == 1
+    figures = json.loads(out.read_text(encoding="utf-8"))["precisions"]
+    assert figures["bf16"]["error"] == "ValueError: no grouped products here"
+    assert figures["bf16"]["long_prefix"] and figures["int4"]["long_prefix"]
+    assert "test_gpu_check.py" in capsys.readouterr().err
+
+
 def test_steps_that_write_no_logits_are_checked_too(capsys):
     options = ["--tiny", "--device", "cpu", "--precisions", "bf16", "--no-reference"]
     assert step.main([*options, "--soft-tokens", "4"]) == 0

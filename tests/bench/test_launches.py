@@ -65,4 +65,6 @@ def test_a_step_starts_few_kernels(soft_tokens, rows, most):
     assert started["_gate_up"] == started["_down"] == started["_attend"] == 30
     # Attention reads and writes, the MLP reads and writes; self-conditioning and perhaps the head.
     assert started["_linear"] in (4 * 30 + 2, 4 * 30 + 3)
+    # A row is rounded once for all that read it, and as it comes out of the gate.
+    assert started["_fp8_rows"] + started["_fp8_gated_rows"] <= 4 * 30 + 4
     assert sum(started.values()) <= most, started

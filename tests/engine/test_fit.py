@@ -35,7 +35,7 @@ def engine_config(directory, config=released.CONFIG, **changes) -> EngineConfig:
         (40e9, "fp8", True, 8192),
         (24e9, "int4", True, 8192),
         (18e9, "int4", False, 8192),
-        (17.54e9, "int4", False, 1024),
+        (17.6e9, "int4", False, 1024),
     ],
 )
 def test_precision_head_and_prompt_follow_the_memory(
@@ -45,6 +45,9 @@ def test_precision_head_and_prompt_follow_the_memory(
     fitted = fit.fit(engine_config(tmp_path), CONFIG, CUDA)
     assert (fitted.quantize, fitted.head_copy) == (precision, head_copy)
     assert fitted.max_prompt_tokens == prompt
+    one = plan.cache_bytes(CONFIG, prompt)
+    assert one <= fitted.cache_bytes <= 1 << 30, "prefixes together stay in what is planned"
+    assert (fitted.cache_bytes == 1 << 30) == (free > 20e9)
 
 
 def test_what_was_asked_for_is_kept_and_only_the_prompt_adapts(tmp_path, gpu):

@@ -7,7 +7,7 @@ import torch
 
 from engine import infill, kernels, noise, sampler, static_steps, steps
 from engine.config import SamplerConfig
-from engine.graphs import Graphs
+from engine.graphs import Graphs, _divided
 from engine.infill import Control
 from engine.static_steps import Memory, Shape, Step
 from engine.steps import Canvas
@@ -207,6 +207,7 @@ SEVERAL = {
         Canvas(hole=4, clamped=(5, 9, 30), judged=2),
     ],
     "one, judged": [Canvas(hole=5, clamped=(7, 9), judged=2)],
+    "more than one step holds": [Canvas(hole=1 + n % 4, clamped=(7, n)) for n in range(11)],
 }
 
 
@@ -249,14 +250,37 @@ def test_a_canvas_that_is_wanted_no_more_is_not_reported(gemma, small):
     assert reported == [{0, 1}, {0, 1}, {1}, {1}]
 
 
+def test_canvases_are_divided_among_steps_that_can_hold_them():
+    probed = [Canvas(hole=n, clamped=(5,) * 48) for n in (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64)]
+    assert _divided(probed, 9) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert _divided([Canvas(hole=3, clamped=(7,))] * 9, 9) == [[*range(8)], [8]]
+
+
+def test_a_group_that_nobody_wants_is_not_computed(gemma, small, monkeypatch):
+    runs, live = [], set(range(9))
+    run = Step.run
+    monkeypatch.setattr(Step, "run", lambda self: runs.append(self.shape.count) or run(self))
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    drawn = noise.draw(1, SAMPLER.max_steps, 3, tiny.VOCAB, CPU)
+    canvases = [Canvas(hole=3, clamped=(7,))] * 9
+    with torch.inference_mode():
+        make = Graphs(gemma.ours, 64)
+        reports = make(gemma.ours, cache, canvases, SAMPLER, drawn, live.__contains__)
+        for number, seen in enumerate(reports, start=1):
+            assert set(seen) == live
+            if number == 2:
+                live.difference_update(range(8))
+    # The third step was under way when the second was reported.
+    assert runs == [8, 1] * 3 + [1] * (SAMPLER.max_steps - 3)
+
+
 @pytest.mark.parametrize(
     "canvases",
     [
         [Canvas(hole=5, clamped=(7,), begin=(3,)), Canvas(hole=3, clamped=(7,))],
         [Canvas(hole=5, clamped=(7,), judged=1), Canvas(hole=3, clamped=(7,))],
-        [Canvas(hole=3, clamped=(7,))] * 9,
     ],
-    ids=["one begins otherwise", "one is judged", "too many"],
+    ids=["one begins otherwise", "one is judged"],
 )
 def test_canvases_that_cannot_share_a_step_take_plain_ones(gemma, small, canvases, monkeypatch):
     monkeypatch.setattr(Step, "run", None)
@@ -282,14 +306,14 @@ def test_only_some_captured_steps_are_kept(gemma, small, monkeypatch):
     cache, make = encoded(gemma.ours, random_ids(9, seed=1)), Graphs(gemma.ours, 64)
     for hole in (3, 9, 3, 30, 3):
         walked(gemma.ours, make, cache, Canvas(hole=hole))
-    assert [shape.hole for _, shape in make._ready] == [32, 4]
+    assert [shape.hole for _, shape, _ in make._ready] == [32, 4]
 
 
 def test_memory_that_runs_out_while_capturing_is_no_refusal(gemma, small, monkeypatch):
     def full(self, step):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Graphs, "_captured", full)
+    monkeypatch.setattr(Graphs, "_capture", full)
     cache, make = encoded(gemma.ours, random_ids(9, seed=1)), Graphs(gemma.ours, 64)
     with pytest.raises(torch.OutOfMemoryError):
         walked(gemma.ours, make, cache, Canvas(hole=5))
@@ -300,7 +324,7 @@ def test_a_device_that_refuses_to_capture_gets_plain_steps(gemma, small, monkeyp
     def refuse(self, step):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(Graphs, "_captured", refuse)
+    monkeypatch.setattr(Graphs, "_capture", refuse)
     cache, canvas = encoded(gemma.ours, random_ids(9, seed=1)), Canvas(hole=5)
     make = Graphs(gemma.ours, 64)
     for _ in range(2):

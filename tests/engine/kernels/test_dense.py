@@ -41,6 +41,18 @@ def test_each_code_of_a_weight_counts_at_its_own_place(form, device):
     torch.testing.assert_close(ours.t(), weight.dequantize(torch.float32), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("activation", ["gelu_tanh", "silu"])
+@pytest.mark.parametrize("shape", [(1, 64, 63), (5, 96, 60), *RELEASED[1:2]])
+def test_gated_products_equal_plain_torch(shape, activation, device):
+    rows, inputs, outputs = shape
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    both = torch.randn(1, rows, 2 * inputs, device=device, dtype=dtype)
+    weight = PACKED["fp8"](torch.randn(outputs, inputs, device=device))
+    ours = dense.gated_linear(both, weight, activation)
+    assert ours.shape == (1, rows, outputs)
+    compare(ours, reference.gated_linear(both, weight, activation), "fp8", dtype)
+
+
 def test_the_parts_of_a_split_cover_k_once():
     for programs, steps, processors in ((1, 22, 132), (44, 22, 132), (88, 33, 170), (400, 1, 4)):
         splits = dense._splits(programs, steps, processors)
@@ -61,5 +73,7 @@ def test_inputs_that_do_not_match_are_refused(device):
     weight = PACKED["fp8"](torch.randn(60, 64, device=device))
     with pytest.raises(AssertionError, match=r"32 inputs for a weight of \(60, 64\)"):
         tiles.operand(torch.zeros(2, 32, device=device), weight)
+    with pytest.raises(AssertionError, match="130 for gate and up of 64"):
+        dense.gated_linear(torch.zeros(2, 130, device=device), weight, "silu")
     with pytest.raises(AssertionError, match="one matrix"):
         dense.linear(torch.zeros(2, 64, device=device), PACKED["fp8"](torch.ones(2, 3, 64)))

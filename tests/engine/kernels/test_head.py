@@ -73,7 +73,9 @@ def compare(args, tolerance):
     + [pytest.param(shape, form, marks=pytest.mark.gpu) for shape in RELEASED for form in FORMS],
 )
 def test_beliefs_equal_plain_torch(shape, form, device):
-    tolerance = (2e-2 if form == "fp8" else 2e-5) if device.type == "cpu" else 2e-2
+    tolerance = 2e-2 if form == "fp8" else 2e-5
+    if device.type == "cuda":  # a logit of 40 may round to either of two that are 0.25 apart
+        tolerance = 2e-2 if form == "whole" else 1e-1
     compare(drawn(shape, form, device), tolerance)
 
 
