@@ -4,8 +4,10 @@
         [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
         [--gguf FILE] [--holes N] [--pictures] [--grid]
 
-With --grid each model is also run with the parts of denoising added one after the other, and the
-best of them is named (`bench.grid`); of --systems then only copy, causal and fim, unless named. A system that a model cannot be run as is left out, with a note.
+Without --systems: all there are; with --quick, which is for every change, copy and engine. With --grid
+each model is also run with the parts of denoising added one after the other, and the best of them is
+named (`bench.grid`), beside copy, causal and fim. A system that a model cannot be run as is left out, with
+a note.
 
 Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
 where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
@@ -51,7 +53,6 @@ QUICK_OTHERS = {  # of the other languages together, which take turns
     syntax.MORE_LINES: 3,
     syntax.BLOCK: 3,
 }
-_BESIDE_GRID: tuple[str, ...] = ("copy", "causal", "fim")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         dug = _holes(options)
-        wanted = options.systems or (_BESIDE_GRID if options.grid else ("copy", *KINDS))
+        wanted = options.systems or _usual(options)
         kinds = tuple(kind for kind in KINDS if kind in wanted)
         names = options.model or [EngineSettings().model]
         used = kinds or options.grid
@@ -93,6 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     print(json.dumps(figures))
     return 0
+
+
+def _usual(options: argparse.Namespace) -> tuple[str, ...]:
+    """The systems that are run where nobody names some."""
+    if options.grid:
+        return ("copy", "causal", "fim")
+    return ("copy", "engine") if options.quick else ("copy", *KINDS)
 
 
 class RunError(ValueError):
@@ -215,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tree", type=Path, nargs="+", action="extend", default=[], help="sources")
     parser.add_argument("--quick", action="store_true", help="the fixed small subset")
     parser.add_argument("--pictures", action="store_true", help="draw scores and latency too")
-    parser.add_argument("--systems", type=_names, help="comma-separated; without it all there are")
+    parser.add_argument("--systems", type=_names, help="comma-separated")
     parser.add_argument("--grid", action="store_true", help="what each part of denoising is worth")
     parser.add_argument("--model", action="append", help="a known name or a model directory")
     parser.add_argument("--gguf", type=Path, help="run this file in llama.cpp too")

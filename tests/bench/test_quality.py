@@ -127,6 +127,14 @@ def test_a_run_fills_scores_and_reports(run, tree, model, tmp_path, one_line_onl
     assert len(results(tmp_path)) == 2 * sum(s["copy"]["holes"] for s in figures["splits"].values())
 
 
+def test_without_quick_all_systems_run_that_there_are(run, tree, tmp_path, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "block"
+    tiny.diffusion_gemma(directory, seed=4)
+    run("--tree", tree, "--model", directory, "--holes", 1, "--threads", 1)
+    systems = {row["system"] for row in results(tmp_path)}
+    assert systems == {"copy", "engine block", "causal block", "oracle block"}
+
+
 def test_a_broken_off_run_goes_on_where_it_was(run, tree, tmp_path, monkeypatch):
     arguments = ("--tree", tree, "--systems", "copy", "--holes", 2)
     run(*arguments)
@@ -158,7 +166,10 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
     monkeypatch.setattr(quality, "QUICK", {"1 line": 1})
     directory = tmp_path_factory.mktemp("models") / "block"
     tiny.diffusion_gemma(directory, seed=4)
-    status, _, err = run("--tree", tree, "--model", directory, "--quick", "--threads", 1)
+    everything = ("--systems", "copy,engine,causal,diffusion,oracle")
+    status, _, err = run(
+        *("--tree", tree, "--model", directory, "--quick", "--threads", 1, *everything)
+    )
     assert status == 0
     assert "block is left out as diffusion: that is what engine does" in err
     rows = results(tmp_path)
