@@ -6,7 +6,6 @@ engine's insides.
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 from collections.abc import Mapping
@@ -230,5 +229,7 @@ def _wrong(what: str, wanted: str, value: object) -> str:
 
 
 def _unknown(where: str, key: object, known: list[str]) -> str:
+    import difflib  # which nobody else needs
+
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
     return f"setting {where}{str(key)[:80]} is unknown; did you mean {where}{near[0]}?"
