@@ -7,7 +7,7 @@ LSP, outputs or kernels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dg_lsp.document import Document, Snapshot
@@ -26,7 +26,9 @@ class Notebook:
         self.cells[start : start + delete] = cells
 
 
-def widened(place: Snapshot, notebook: Notebook, documents: Mapping[str, Document]) -> Snapshot:
+def widened(
+    place: Snapshot, notebook: Notebook, document: Callable[[str], Document | None]
+) -> Snapshot:
     """The place with the text of the notebook's other cells before and behind it.
 
     Only cells of the same language: prose and shell would not parse beside code.
@@ -34,7 +36,7 @@ def widened(place: Snapshot, notebook: Notebook, documents: Mapping[str, Documen
     cells = [
         cell
         for uri in notebook.cells
-        if (cell := documents.get(uri)) and cell.language == place.language
+        if (cell := document(uri)) and cell.language == place.language
     ]
     at = next((number for number, cell in enumerate(cells) if cell.uri == place.uri), None)
     if at is None:
