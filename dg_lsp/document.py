@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 Encoding = Literal["utf-8", "utf-16", "utf-32"]
 
 LINE_END = re.compile(r"\r\n|\n|\r")
-CLOSERS = re.compile(r"""\s*[)>}\]"'`]*\s*[:{;,]?\s*""")
+# Possessive: with other code behind a thousand blanks each way to part these would be tried.
+CLOSERS = re.compile(r"""\s*+[)>}\]"'`]*+\s*+[:{;,]?+\s*+""")
 _WORTH_PACKING = 1000  # characters
 _PACKING = 1  # the quickest: 64 kB take 1 ms
 _CODECS: dict[Encoding, tuple[str, int]] = {  # codec and bytes per code unit
@@ -181,7 +182,7 @@ class Document:
         return Snapshot(
             text=self.text,
             offset=self._start_of(position.line)
-            + _index(content, position.character, self._encoding),
+            + code_points(content, position.character, self._encoding),
             uri=self.uri,
             path=path,
             language=self.language,
@@ -265,8 +266,9 @@ def _cut(line: str, at: int, encoding: Encoding) -> tuple[str, str]:
     return left.decode(codec, "replace"), right.decode(codec, "replace")
 
 
-def _index(line: str, at: int, encoding: Encoding) -> int:
+def code_points(line: str, at: int, encoding: Encoding) -> int:
     """Code points before the unit `at`; inside a character, those before that character."""
+    at = max(0, at)
     if encoding == "utf-32" or line.isascii():
         return min(at, len(line))
     codec, width = _CODECS[encoding]

@@ -43,6 +43,8 @@ async def ask(
                 return InfillResult.from_json(json.loads(await response.read()))
             async for line in response.lines():
                 event = json.loads(line)
+                if not isinstance(event, dict):
+                    raise ValueError("it has a line that is no object")
                 if "draft" not in event:
                     return _final(event)
                 on_draft(Draft.from_json(event["draft"]))
@@ -52,7 +54,7 @@ async def ask(
         ) from None
     except Broken as error:
         raise Lost(str(error)) from None
-    except (RequestError, ValueError) as error:
+    except (RequestError, ValueError, RecursionError) as error:
         raise EngineUnavailable(f"the engine's answer cannot be used: {error}") from None
     raise Lost("the answer ended early")
 
@@ -74,10 +76,20 @@ async def get_health(http: Http) -> dict[str, Any] | None:
     except TimeoutError:
         # It listens, so it lives: importing torch can keep the interpreter for seconds.
         return {"protocol": PROTOCOL, "status": "loading", "message": "the engine is busy"}
-    except (Broken, ValueError):
+    except (Broken, ValueError, RecursionError):
         return None
-    is_health = isinstance(health, dict) and {"protocol", "status"} <= set(health)
-    return health if is_health else None
+    return health if _is_health(health) else None
+
+
+def _is_health(data: object) -> bool:
+    if not isinstance(data, dict) or not {"protocol", "status"} <= set(data):
+        return False
+    engine = data.get("engine") or {}
+    return (
+        isinstance(engine, dict)
+        and isinstance(engine.get("prompt_tokens", 0), int)
+        and isinstance(data.get("progress", 0.0), (int, float))
+    )
 
 
 async def shut_down(http: Http) -> bool:
@@ -99,7 +111,7 @@ def refusal(status: int, body: bytes) -> str:
     """What the engine said with a status other than 200, and what to do where it is known."""
     try:
         message = str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = f"the engine answered with HTTP status {status}"
     if status == 401:
         return f"{message}; set engine.token to the one the engine was started with"

@@ -18,6 +18,7 @@ import h11
 _CONNECT_S = 4.0  # before whoever asks for the health gives up
 _PIECE = 1 << 16  # bytes
 _MOST_IDLE = 4
+_MOST_BYTES = 10_000_000  # of one answer
 
 Headers: TypeAlias = list[tuple[str, str]]
 
@@ -58,7 +59,11 @@ class Response:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
+        came = 0
         while isinstance(event := await self._line.next_event(), h11.Data):
+            came += len(event.data)
+            if came > _MOST_BYTES:
+                raise Broken(f"the answer is longer than {_MOST_BYTES} bytes")
             yield bytes(event.data)
 
     async def lines(self) -> AsyncIterator[bytes]:

@@ -15,11 +15,15 @@ from dg_lsp.document import Document, Snapshot
 
 @dataclass(slots=True)
 class Notebook:
-    """One open notebook; `cells` are the URIs of its cells, `language` is its kernel's."""
+    """One open notebook; `cells` are the URIs of its cells, `language` is its kernel's.
+
+    That is also the language of the `unnamed` cells.
+    """
 
     uri: str
     language: str
     cells: list[str] = field(default_factory=list)
+    unnamed: set[str] = field(default_factory=set)
 
     def splice(self, start: int, delete: int, cells: Iterable[str]) -> None:
         """Puts cells in place of `delete` others."""

@@ -155,6 +155,12 @@ class Session:
             if line is not None and (here := document.snapshot(Position(line, 0))):
                 self._around.seen(dataclasses.replace(here, path=self._around.path(uri)))
 
+    def rename_language(self, uri: str, language: str) -> None:
+        """Takes another language for a document; what was answered in the old one is forgotten."""
+        if document := self._documents.get(uri):
+            document.language = language
+            self._completer.forget(uri)
+
     def save(self, uri: str) -> None:
         """Takes note of what a document defines now."""
         if document := self._documents.get(uri):

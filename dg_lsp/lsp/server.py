@@ -74,6 +74,8 @@ async def _serve(ls: Connection) -> int:
         logger.debug("the client said exit")
     except asyncio.IncompleteReadError:
         logger.debug("the client went in the middle of a message")
+    except ValueError:
+        logger.error("what comes in is no LSP: a header has no end")
     finally:
         await ls.aclose()
     return 0 if ls.shut_down else 1

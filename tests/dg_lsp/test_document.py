@@ -252,3 +252,13 @@ def test_closers_behind_the_cursor_are_not_the_middle_of_a_line(right):
 @pytest.mark.parametrize("right", ["x", ", b)", "+ 1", ") + 1", ".foo()", ");;"])
 def test_code_behind_the_cursor_is_the_middle_of_a_line(right):
     assert at(f"f(║{right}\n").mid_line
+
+
+def test_code_behind_very_many_blanks_is_found_at_once():
+    assert at("f(║" + " " * 1_000_000 + "x").mid_line
+    assert not at("f(║" + " " * 1_000_000 + ")" + " " * 1_000_000).mid_line
+
+
+def test_a_place_before_the_line_is_its_start():
+    for text in ("a\nb", "a\né"):
+        assert document(text).snapshot(Position(1, -5)).offset == 2

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dg_lsp import choice, ghost_text, grammars
+from dg_lsp import choice, ghost_text, grammars, indentation
 from dg_lsp.document import Snapshot
 from dg_lsp.syntax import AFTER_CHARS, BEFORE_CHARS, window
 from tests.answers import answer
@@ -182,3 +182,13 @@ def test_a_long_file_costs_what_a_short_one_does():
         assert len(here.before) <= BEFORE_CHARS
         assert len(here.after) <= AFTER_CHARS
         assert here.before.startswith("def") and here.after.endswith("\n")
+
+
+def test_what_no_hole_holds_is_not_shown():
+    assert ghost_text.apply("x = 1\n" * 1_000_000, at("║\n")) == ""
+
+
+def test_a_line_without_end_opens_no_block_and_holds_nothing_up():
+    line = "function f(a) {} " * 60_000
+    assert not indentation.opens_block(line)
+    assert indentation.opens_block(line + "{")

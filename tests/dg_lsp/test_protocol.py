@@ -440,6 +440,32 @@ async def test_notebooks_are_one_text_of_their_cells_in_order(start_editor):
     assert await editor.complete(0, 10, f"{BOOK}#0") == NOTHING
 
 
+async def test_a_notebooks_other_kernel_is_the_language_of_cells_that_name_none(start_editor):
+    editor = await start_editor()
+    notebooks = types.NotebookDocumentClientCapabilities(
+        synchronization=types.NotebookDocumentSyncClientCapabilities()
+    )
+    await editor.initialize(notebook_document=notebooks)
+    cells = [cell(0, "a = 1", "r"), cell(1, "b = PROMPT", "plaintext"), cell(2, "c = 3", "julia")]
+    open_notebook(editor, cells, {"language_info": {"name": "r"}})
+
+    async def prompt():
+        return only(await editor.complete(0, 10, f"{BOOK}#1")).insert_text
+
+    assert await prompt() == "b = PROMPT'a = 1//b = PROMPT|'"
+    for metadata, wanted in (
+        ({"kernelspec": {"language": "julia"}}, "b = PROMPT'b = PROMPT|//c = 3'"),
+        ({}, "b = PROMPT'b = PROMPT|'"),
+    ):
+        editor.client.notebook_document_did_change(
+            types.DidChangeNotebookDocumentParams(
+                notebook_document=types.VersionedNotebookDocumentIdentifier(version=2, uri=BOOK),
+                change=types.NotebookDocumentChangeEvent(metadata=metadata),
+            )
+        )
+        assert await prompt() == wanted
+
+
 # what is logged
 
 

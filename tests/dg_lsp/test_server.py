@@ -421,6 +421,14 @@ async def test_the_end_of_input_within_a_message_ends_the_server(editor, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+async def test_a_header_without_end_ends_the_server(editor, capfd):
+    editor.process.stdin.write(b"Content-Length: " + b"1" * 1_000_000)
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 1
+    await editor.client.stop()
+    log = capfd.readouterr().err
+    assert "what comes in is no LSP" in log and "Traceback" not in log
+
+
 async def test_the_death_of_the_editor_ends_the_server(start_editor):
     editor = await start_editor()
     parent = await asyncio.create_subprocess_exec("sleep", "600")
