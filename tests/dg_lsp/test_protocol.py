@@ -107,6 +107,17 @@ async def test_a_client_without_inline_completion_gets_entries_for_its_list(star
     assert outcomes(editor) == ["full"]
 
 
+async def test_in_a_list_what_was_typed_is_told_from_what_a_command_asks(start_editor):
+    editor = await start_editor()
+    await editor.initialize(text_document=MENU)
+    editor.open("   ")  # where Tab must indent: only a command gets an answer
+    typed = types.CompletionTriggerKind.TriggerCharacter
+    assert (await menu(editor, 0, 3, typed)).items == ()
+    assert (await menu(editor, 0, 3)).items
+    editor.edit(" ", (0, 3), (0, 3))
+    assert (await menu(editor, 0, 4)).items == (), "an editor says of typing that it was invoked"
+
+
 # what becomes of completions
 
 
