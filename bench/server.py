@@ -52,6 +52,9 @@ class Connection:
         command = [sys.executable, "-c", script]
         pipe = subprocess.PIPE
         env = {**os.environ, "DG_LSP_STATISTICS": str(Path(self._home.name) / "statistics")}
+        env.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # an installed server is compiled once, not each time
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env)
         self._id = 0
 

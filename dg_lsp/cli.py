@@ -101,9 +101,9 @@ def _settings_schema(options: argparse.Namespace) -> int:
 
 
 def _stats(options: argparse.Namespace) -> int:
-    from dg_lsp import stats
+    from dg_lsp import stats_report
 
-    return stats.run(options)
+    return stats_report.run(options)
 
 
 def _pull(options: argparse.Namespace) -> NoReturn:

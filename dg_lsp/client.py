@@ -1,7 +1,7 @@
 """The engine over HTTP: finds a running one, starts one where there is none, asks it.
 
 Knows when to start, wait, ask again and give up; nothing of editors, models or what a single
-call looks like (`engine_http`). Importing it costs nothing: httpx comes with the first call.
+call looks like (`engine_http`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from dg_lsp.engine_http import HEALTH_TIMEOUT_S, Lost, ask, get_health, open_pool, refusal
+from dg_lsp.engine_http import Lost, ask, get_health, open_pool, shut_down
 from dg_lsp.engine_process import (
     Endpoint,
     EngineUnavailable,
@@ -22,11 +22,9 @@ from dg_lsp.engine_process import (
     published,
     runtime_dir,
 )
+from dg_lsp.http11 import Broken, Http
 from dg_lsp.settings import EngineSettings
 from engine.request import PROTOCOL, Draft, InfillRequest, InfillResult
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["EngineClient", "EngineStatus", "EngineUnavailable"]
 
@@ -64,7 +62,7 @@ class EngineClient:
         self._settings = settings
         self._on_status = on_status
         self._keep_alive = keep_alive
-        self._http: httpx.AsyncClient | None = None
+        self._http: Http | None = None
         self._connecting = asyncio.Lock()
         self._lease: asyncio.Task[None] | None = None
         self._last_status: EngineStatus | None = None
@@ -98,28 +96,28 @@ class EngineClient:
         endpoint = self._endpoint()
         if endpoint is None:
             return None
-        async with open_pool(endpoint) as http:
+        http = open_pool(endpoint)
+        try:
             return await get_health(http)
+        finally:
+            http.close()
 
     async def stop(self) -> bool:
         """Ends the running engine; returns whether there was one. Raises EngineUnavailable."""
-        import httpx
-
         endpoint = self._endpoint()
         if endpoint is None:
             return False
-        async with open_pool(endpoint) as http:
-            try:
-                response = await http.post("/v1/shutdown", timeout=HEALTH_TIMEOUT_S)
-            except httpx.TransportError:
+        http = open_pool(endpoint)
+        try:
+            if not await shut_down(http):
                 return False
-            if response.status_code != 202:
-                raise EngineUnavailable(refusal(response))
             begun = time.monotonic()
             while await get_health(http) is not None:
                 if time.monotonic() - begun > _STOP_TIMEOUT_S:
                     raise EngineUnavailable(f"the engine is still there after {_STOP_TIMEOUT_S} s")
                 await asyncio.sleep(_POLL_S[0])
+        finally:
+            http.close()
         return True
 
     async def aclose(self) -> None:
@@ -139,7 +137,7 @@ class EngineClient:
             f"engine.url must be http://HOST:PORT, https://HOST or unix:PATH, got {url!r}"
         )
 
-    async def _connected(self) -> httpx.AsyncClient:
+    async def _connected(self) -> Http:
         # One task looks for the engine; if it is cancelled, the next one goes on.
         async with self._connecting:
             if self._http is None:
@@ -153,7 +151,7 @@ class EngineClient:
                     self._lease = asyncio.create_task(self._hold(self._http))
             return self._http
 
-    async def _found(self) -> httpx.AsyncClient:
+    async def _found(self) -> Http:
         """Looks, starts and waits until an engine is ready."""
         directory = runtime_dir()
         launch = Launch(self._settings, directory)
@@ -167,7 +165,7 @@ class EngineClient:
                 ready = health is not None and self._judge(health)
             finally:
                 if http and not ready:
-                    await http.aclose()
+                    http.close()
             if http and ready:
                 return http
             if health is None:
@@ -231,22 +229,20 @@ class EngineClient:
         self._report("starting", "starting the engine", 0.0)
         launch.advance()
 
-    async def _hold(self, http: httpx.AsyncClient) -> None:
+    async def _hold(self, http: Http) -> None:
         """Keeps a lease open; its end means that the engine has ended."""
-        import httpx
-
         try:
-            async with http.stream("GET", "/v1/lease", timeout=None) as response:
-                async for _ in response.aiter_raw():
+            async with http.send("GET", "/v1/lease") as response:
+                async for _ in response.pieces():
                     logger.debug("the engine is held")
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except Broken as error:
             logger.debug("lease lost: %s", error)
         if self._http is http:
             self._http = self._lease = None
             self._report("stopped", "the engine has ended; the next request starts it again", 0.0)
-            await http.aclose()
+            http.close()
 
-    async def _forget(self, http: httpx.AsyncClient) -> None:
+    async def _forget(self, http: Http) -> None:
         """Closes the connections to an engine, unless another task has done so already."""
         if self._http is not http:
             return
@@ -254,7 +250,7 @@ class EngineClient:
         if lease is not None:
             lease.cancel()
             await asyncio.wait({lease})
-        await http.aclose()
+        http.close()
 
     def _report(
         self, state: Any, message: str, progress: float, prompt_tokens: int = 0, runs: str = ""

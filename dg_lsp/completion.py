@@ -16,12 +16,13 @@ from dg_lsp.document import (
     Encoding,
     Position,
     Snapshot,
+    code_points,
     units,
     whole_characters,
 )
 from dg_lsp.triggers import Ask
 
-_WORD = re.compile(r"\w+\Z")
+_WORD = re.compile(r"\w*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,11 @@ class MenuEntry:
 
 def menu_entry(completion: Completion, cursor: Position, encoding: Encoding) -> MenuEntry:
     """The completion, which goes from its line's start over the cursor, as a list shows it."""
-    lengths = range(len(completion.text) + 1)
-    reached = (n for n in lengths if units(completion.text[:n], encoding) >= cursor.character)
-    typed = completion.text[: next(reached, None)]
-    word = _WORD.search(typed)
-    before = typed[: word.start()] if word else typed
+    line = LINE_END.split(completion.text, maxsplit=1)[0]
+    typed = line[: code_points(line, cursor.character, encoding)]
+    word = _WORD.match(typed[::-1])  # from the right: a search would begin at each letter
+    assert word is not None, "the pattern matches anything"
+    before = typed[: len(typed) - word.end()]
     text = completion.text[len(before) :]
     first, *others = LINE_END.split(text)
     label = first.strip() or next((line.strip() for line in others if line.strip()), "")

@@ -1,22 +1,21 @@
-"""Single calls to an engine over HTTP: a request, its health, the pool of connections.
+"""Single calls to an engine over HTTP: a request, its health.
 
 Knows the wire format of `/v1/infill` and `/health`; not which engine to ask, nor when to ask
-again. httpx is imported with the first call, so that importing this module costs nothing.
+again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dg_lsp.engine_process import Endpoint, EngineUnavailable
+from dg_lsp.http11 import Broken, Http
 from engine.request import PROTOCOL, Draft, InfillRequest, InfillResult, RequestError
 
-if TYPE_CHECKING:
-    import httpx
-
-HEALTH_TIMEOUT_S = 5.0
+_HEALTH_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 600.0  # longer than any request should take: only against hanging forever
 
 
@@ -25,36 +24,37 @@ class Lost(Exception):
 
 
 async def ask(
-    http: httpx.AsyncClient, request: InfillRequest, on_draft: Callable[[Draft], None] | None
+    http: Http, request: InfillRequest, on_draft: Callable[[Draft], None] | None
 ) -> InfillResult:
     """One infill request; raises Lost or EngineUnavailable."""
-    import httpx
-
     # ASCII: text with lone surrogates has no UTF-8, but its JSON escapes do.
     content = json.dumps(request.to_json()).encode("ascii")
     accept = "application/x-ndjson" if on_draft else "application/json"
-    headers = {"accept": accept, "content-type": "application/json"}
+    headers = [("accept", accept), ("content-type", "application/json")]
     try:
-        async with http.stream("POST", "/v1/infill", content=content, headers=headers) as response:
-            if response.status_code != 200:
-                await response.aread()
-                if response.status_code == 503:
-                    raise Lost(refusal(response))
-                raise EngineUnavailable(refusal(response))
+        async with (
+            asyncio.timeout(_ANSWER_TIMEOUT_S),
+            http.send("POST", "/v1/infill", content, headers) as response,
+        ):
+            if response.status != 200:
+                reason = refusal(response.status, await response.read())
+                raise Lost(reason) if response.status == 503 else EngineUnavailable(reason)
             if on_draft is None:
-                return InfillResult.from_json(json.loads(await response.aread()))
-            async for line in response.aiter_lines():
+                return InfillResult.from_json(json.loads(await response.read()))
+            async for line in response.lines():
                 event = json.loads(line)
+                if not isinstance(event, dict):
+                    raise ValueError("it has a line that is no object")
                 if "draft" not in event:
                     return _final(event)
                 on_draft(Draft.from_json(event["draft"]))
-    except httpx.TimeoutException:
+    except TimeoutError:
         raise EngineUnavailable(
             f"the engine gave no answer within {_ANSWER_TIMEOUT_S:g} s; see `dg-lsp doctor`"
         ) from None
-    except httpx.TransportError as error:
-        raise Lost(str(error) or type(error).__name__) from None
-    except (RequestError, ValueError) as error:
+    except Broken as error:
+        raise Lost(str(error)) from None
+    except (RequestError, ValueError, RecursionError) as error:
         raise EngineUnavailable(f"the engine's answer cannot be used: {error}") from None
     raise Lost("the answer ended early")
 
@@ -65,51 +65,62 @@ def _final(event: dict[str, Any]) -> InfillResult:
     raise EngineUnavailable(str(event.get("error", "the engine sent no result")))
 
 
-async def get_health(http: httpx.AsyncClient) -> dict[str, Any] | None:
+async def get_health(http: Http) -> dict[str, Any] | None:
     """The engine's `/health`; None where nothing, or something else, answers there."""
-    import httpx
-
     try:
-        response = await http.get("/health", timeout=HEALTH_TIMEOUT_S)
-        if response.status_code == 401:
-            raise EngineUnavailable(refusal(response))
-        health = response.json()
-    except httpx.TimeoutException:
+        async with asyncio.timeout(_HEALTH_TIMEOUT_S), http.send("GET", "/health") as response:
+            body = await response.read()
+        if response.status == 401:
+            raise EngineUnavailable(refusal(response.status, body))
+        health = json.loads(body)
+    except TimeoutError:
         # It listens, so it lives: importing torch can keep the interpreter for seconds.
         return {"protocol": PROTOCOL, "status": "loading", "message": "the engine is busy"}
-    except (httpx.TransportError, ValueError):
+    except (Broken, ValueError, RecursionError):
         return None
-    is_health = isinstance(health, dict) and {"protocol", "status"} <= set(health)
-    return health if is_health else None
+    return health if _is_health(health) else None
 
 
-def refusal(response: httpx.Response) -> str:
+def _is_health(data: object) -> bool:
+    if not isinstance(data, dict) or not {"protocol", "status"} <= set(data):
+        return False
+    engine = data.get("engine") or {}
+    return (
+        isinstance(engine, dict)
+        and isinstance(engine.get("prompt_tokens", 0), int)
+        and isinstance(data.get("progress", 0.0), (int, float))
+    )
+
+
+async def shut_down(http: Http) -> bool:
+    """Has the engine end; False where none answers. Raises EngineUnavailable if it will not."""
+    try:
+        async with (
+            asyncio.timeout(_HEALTH_TIMEOUT_S),
+            http.send("POST", "/v1/shutdown") as response,
+        ):
+            body = await response.read()
+    except (Broken, TimeoutError):
+        return False
+    if response.status != 202:
+        raise EngineUnavailable(refusal(response.status, body))
+    return True
+
+
+def refusal(status: int, body: bytes) -> str:
     """What the engine said with a status other than 200, and what to do where it is known."""
     try:
-        message = str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        message = f"the engine answered with HTTP status {response.status_code}"
-    if response.status_code == 401:
+        message = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = f"the engine answered with HTTP status {status}"
+    if status == 401:
         return f"{message}; set engine.token to the one the engine was started with"
     return message
 
 
-def open_pool(endpoint: Endpoint) -> httpx.AsyncClient:
-    """A connection pool; no proxy ever stands between an editor and its engine."""
-    import httpx
-
-    transport = httpx.AsyncHTTPTransport(
-        uds=endpoint.socket or None,
-        verify=endpoint.url.startswith("https:"),
-        trust_env=False,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=4, keepalive_expiry=30),
-    )
+def open_pool(endpoint: Endpoint) -> Http:
+    """The way to an engine."""
     try:
-        return httpx.AsyncClient(
-            transport=transport,
-            base_url=endpoint.url or "http://engine",
-            headers={"authorization": f"Bearer {endpoint.token}"} if endpoint.token else {},
-            timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=HEALTH_TIMEOUT_S),
-        )
-    except (httpx.InvalidURL, UnicodeError) as error:
+        return Http(endpoint.url, endpoint.socket, endpoint.token)
+    except ValueError as error:
         raise EngineUnavailable(f"engine.url or engine.token cannot be used: {error}") from None

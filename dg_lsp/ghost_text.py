@@ -15,6 +15,7 @@ from dg_lsp.syntax import Window, window
 
 Filter = Callable[[str, Snapshot], str]
 
+_MOST_CHARS = 20_000
 _CLOSERS = ")]}\"'`"
 _CLOSER_LINE = re.compile(r"\s*(?:[)\]}]+|(?:end|fi|done|esac)\b)[;,)]*\s*")
 _GOES_ON = re.compile(
@@ -62,6 +63,11 @@ def covered(text: str, snapshot: Snapshot) -> int:
 def replace_lone_surrogates(text: str, snapshot: Snapshot) -> str:
     """JSON can carry them, but neither a parser nor an editor takes them; documents have none."""
     return whole_characters(text)
+
+
+def drop_endless(text: str, snapshot: Snapshot) -> str:
+    """More than any hole holds is no answer, and the filters would be long at it."""
+    return text if len(text) <= _MOST_CHARS else ""
 
 
 def unify_newlines(text: str, snapshot: Snapshot) -> str:
@@ -219,6 +225,7 @@ def use_document_newlines(text: str, snapshot: Snapshot) -> str:
 
 
 FILTERS: tuple[Filter, ...] = (
+    drop_endless,
     replace_lone_surrogates,
     unify_newlines,
     keep_one_line,

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+_LOOKED_AT = 2000  # characters at the end of a line
 _OPENS = re.compile(
     r"""(?:[({\[:]|=>|->|\b(?:then|do|else|begin)|\|[^|]*\||\bfunction\b.*\))\s*$"""
     r"""|^\s*(?:def|class|module|if|unless|while|until|case|for)\b(?!.*[;}]|.*\bend\b)"""
@@ -15,7 +16,7 @@ _TAB = 4  # columns, where a completion mixes tabs into a document of blanks or 
 
 def opens_block(line: str) -> bool:
     """Whether what follows `line` may be deeper indented."""
-    return _OPENS.search(line) is not None
+    return _OPENS.search(line[-_LOOKED_AT:]) is not None
 
 
 def lead(line: str) -> str:

@@ -7,7 +7,7 @@ LSP, outputs or kernels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dg_lsp.document import Document, Snapshot
@@ -15,18 +15,24 @@ from dg_lsp.document import Document, Snapshot
 
 @dataclass(slots=True)
 class Notebook:
-    """One open notebook; `cells` are the URIs of its cells, `language` is its kernel's."""
+    """One open notebook; `cells` are the URIs of its cells, `language` is its kernel's.
+
+    That is also the language of the `unnamed` cells.
+    """
 
     uri: str
     language: str
     cells: list[str] = field(default_factory=list)
+    unnamed: set[str] = field(default_factory=set)
 
     def splice(self, start: int, delete: int, cells: Iterable[str]) -> None:
         """Puts cells in place of `delete` others."""
         self.cells[start : start + delete] = cells
 
 
-def widened(place: Snapshot, notebook: Notebook, documents: Mapping[str, Document]) -> Snapshot:
+def widened(
+    place: Snapshot, notebook: Notebook, document: Callable[[str], Document | None]
+) -> Snapshot:
     """The place with the text of the notebook's other cells before and behind it.
 
     Only cells of the same language: prose and shell would not parse beside code.
@@ -34,7 +40,7 @@ def widened(place: Snapshot, notebook: Notebook, documents: Mapping[str, Documen
     cells = [
         cell
         for uri in notebook.cells
-        if (cell := documents.get(uri)) and cell.language == place.language
+        if (cell := document(uri)) and cell.language == place.language
     ]
     at = next((number for number, cell in enumerate(cells) if cell.uri == place.uri), None)
     if at is None:

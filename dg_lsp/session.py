@@ -22,6 +22,7 @@ from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.completer import Completer
 from dg_lsp.completion import Completion, site
 from dg_lsp.document import Document, Edit, Encoding, Position, Snapshot
+from dg_lsp.documents import Documents
 from dg_lsp.exclusions import Exclusions
 from dg_lsp.feedback import Feedback, Record
 from dg_lsp.notebook import Notebook, widened
@@ -78,7 +79,7 @@ class Session:
         self._record = record
         self._status = self._engine_status = Status("ready")
         self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
-        self._documents: dict[str, Document] = {}
+        self._documents = Documents()
         self._completer = Completer(self._infill)
         self._around = around or Surroundings()
         self._folders: dict[str, Path] = {}
@@ -131,10 +132,11 @@ class Session:
 
     def open(self, uri: str, language: str, version: int, text: str) -> None:
         """Takes over a document, and has the engine started if it will be needed."""
-        self._documents[uri] = Document(
+        document = Document(
             text, uri=uri, language=language, version=version, encoding=self.encoding
         )
-        self._around.opened(self._documents[uri])
+        self._documents.put(document)
+        self._around.opened(document)
         self._start_engine()
 
     def change(self, uri: str, version: int, edits: Iterable[Edit]) -> None:
@@ -153,6 +155,12 @@ class Session:
             if line is not None and (here := document.snapshot(Position(line, 0))):
                 self._around.seen(dataclasses.replace(here, path=self._around.path(uri)))
 
+    def rename_language(self, uri: str, language: str) -> None:
+        """Takes another language for a document; what was answered in the old one is forgotten."""
+        if document := self._documents.get(uri):
+            document.language = language
+            self._completer.forget(uri)
+
     def save(self, uri: str) -> None:
         """Takes note of what a document defines now."""
         if document := self._documents.get(uri):
@@ -164,7 +172,7 @@ class Session:
 
     def close(self, uri: str) -> None:
         """Forgets a document and ends its request."""
-        self._documents.pop(uri, None)
+        self._documents.remove(uri)
         self.feedback.closed(uri)
         self._completer.forget(uri)
         self._around.closed(uri)
@@ -193,7 +201,8 @@ class Session:
 
     def was_typed_to(self, uri: str, position: Position) -> bool:
         """Whether the newest edit of a document put text right before the position."""
-        return uri in self._documents and self._documents[uri].was_typed_to(position)
+        document = self._documents.get(uri)
+        return document is not None and document.was_typed_to(position)
 
     async def complete(self, ask: Ask) -> list[Completion] | None:
         """What to show; an empty list is nothing, None the answer to a request out of date."""
@@ -207,7 +216,7 @@ class Session:
         if where is None:
             return []
         if notebook := self.notebook_of(ask.uri):
-            place = widened(where.place, notebook, self._documents)
+            place = widened(where.place, notebook, self._documents.get)
             where = dataclasses.replace(where, place=place)
         self._around.visited(where.place)
         version = document.version
@@ -293,7 +302,7 @@ class Session:
     def _start_engine(self) -> None:
         if self._connecting is not None and not self._connecting.done():
             return
-        if any(self._wants(document) for document in self._documents.values()):
+        if any(self._wants(document) for document in self._documents):
             self._connecting = self._spawn(self._connect(self._engine()))
 
     async def _connect(self, engine: Engine) -> None:

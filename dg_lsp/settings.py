@@ -6,8 +6,6 @@ engine's insides.
 
 from __future__ import annotations
 
-import difflib
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -16,6 +14,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from engine.request import MAX_HOLE_TOKENS
 
 D = TypeVar("D")
+
+_MOST = 1e300
 
 
 def _setting(
@@ -204,10 +204,11 @@ def _number(
     above, most = bounds["above"], bounds["most"]
     limits = [f"above {above}"] * (above is not None) + [f"at most {most}"] * (most is not None)
     wanted = f"a {'whole ' if kind is int else ''}number {' and '.join(limits)}".rstrip()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _Unusable(wanted)
     if (
-        value != kind(value)
+        not -_MOST < value < _MOST  # neither infinite nor an integer that no float can be
+        or value != kind(value)
         or (above is not None and value <= above)
         or (most is not None and value > most)
     ):
@@ -230,5 +231,7 @@ def _wrong(what: str, wanted: str, value: object) -> str:
 
 
 def _unknown(where: str, key: object, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+    import difflib  # which nobody else needs
+
+    near = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.0)
     return f"setting {where}{str(key)[:80]} is unknown; did you mean {where}{near[0]}?"

@@ -17,18 +17,53 @@ _POLL_S = 2.0
 
 
 def stdin_reader() -> asyncio.StreamReader:
-    """Standard input for the running loop, read by a thread that no exit has to wait for."""
+    """Standard input for the running loop, read by a thread that no exit has to wait for.
+
+    What the loop has no use for yet stays in the pipe, a few chunks excepted.
+    """
     loop = asyncio.get_running_loop()
-    reader = _Reader()
+    reader, gate = _Reader(), _Gate()
+    reader.set_transport(gate)
+
+    def feed(data: bytes) -> None:
+        if not reader.at_eof():
+            reader.feed_data(data)
+        gate.let_through()
 
     def pump() -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             while data := os.read(sys.stdin.fileno(), _CHUNK):
-                loop.call_soon_threadsafe(_feed, reader, data)
+                gate.shut()
+                loop.call_soon_threadsafe(feed, data)
+                gate.wait()
             loop.call_soon_threadsafe(reader.feed_eof)
 
     threading.Thread(target=pump, name="stdin", daemon=True).start()
     return reader
+
+
+class _Gate(asyncio.ReadTransport):
+    """Lets one chunk after the other through, and none while the reader has enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = threading.Event()
+        self._paused = False
+        self.shut, self.wait = self._open.clear, self._open.wait
+
+    def let_through(self) -> None:
+        """The last chunk is with the reader."""
+        if not self._paused:
+            self._open.set()
+
+    def pause_reading(self) -> None:
+        """The reader has enough."""
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        """The reader wants more."""
+        self._paused = False
+        self._open.set()
 
 
 class _Reader(asyncio.StreamReader):
@@ -40,11 +75,6 @@ class _Reader(asyncio.StreamReader):
     async def readline(self) -> bytes:
         await asyncio.sleep(0)
         return await super().readline()
-
-
-def _feed(reader: asyncio.StreamReader, data: bytes) -> None:
-    if not reader.at_eof():
-        reader.feed_data(data)
 
 
 class StdoutWriter:

@@ -206,8 +206,9 @@ class Surroundings:
             self._reader.typed()
 
     def _update(self, document: Document) -> None:
-        path = self._labelled(document.uri, self.path(document.uri))
-        self._do(self._retrieval.update, path, document.language, document.text)
+        """Many documents may wait here, so that their texts are taken only when it is their turn."""
+        path, retrieval = self._labelled(document.uri, self.path(document.uri)), self._retrieval
+        self._do(lambda: retrieval.update(path, document.language, document.text))
 
     def _in_workspace(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with a path that no file of another folder has."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 from dg_lsp.settings import Settings
 
+_MOST_MINUTES = 1_000_000
 Scope = Literal["global", "workspace", "language"]
 
 
@@ -51,7 +52,7 @@ class Switches:
 
     def snooze(self, minutes: float) -> None:
         """Nothing is shown unasked for so long; 0 ends that."""
-        self._until = self._clock() + 60 * minutes
+        self._until = self._clock() + 60 * min(minutes, _MOST_MINUTES)
 
     def silence(
         self, settings: Settings, language: str, folder: str, automatic: bool = True

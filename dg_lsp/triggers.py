@@ -12,6 +12,7 @@ from dg_lsp import indentation
 from dg_lsp.document import LINE_END, Edit, Position, Snapshot
 
 MAX_CHARS = 1_000_000
+MAX_LINE_CHARS = 10_000  # nobody types that; each answer would carry the line back
 
 _WORD_END = re.compile(r"\w\Z")
 
@@ -53,6 +54,8 @@ def refusal(place: Snapshot, typing: bool) -> str:
     `typing` says that the cursor stands behind what was typed last.
     """
     left = place.line_left
+    if len(left) > MAX_LINE_CHARS:
+        return f"the line is longer than {MAX_LINE_CHARS:,} characters"
     if place.mid_line:
         return "code follows on the line"
     if not left.strip() and (left or indentation.opens_block(_line_above(place))):

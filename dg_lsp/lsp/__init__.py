@@ -2,3 +2,5 @@
 
 Nothing here decides what is offered; that is `dg_lsp.session`'s, and below it nobody knows LSP.
 """
+
+from dg_lsp.lsp import lean as lean  # before anything here imports lsprotocol

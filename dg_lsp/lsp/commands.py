@@ -10,8 +10,7 @@ from pygls.exceptions import JsonRpcInvalidParams
 from dg_lsp.document import Position
 from dg_lsp.lsp.completion import ACCEPT, inline_list
 from dg_lsp.lsp.connection import Connection
-from dg_lsp.stats import Statistics, report, summary
-from dg_lsp.stats_page import page
+from dg_lsp.stats import Statistics
 from dg_lsp.switches import Scope
 
 _SNOOZE_MINUTES = 5
@@ -67,6 +66,9 @@ async def _choose_model(ls: Connection, *arguments: Any) -> None:
 
 async def _show_statistics(ls: Connection, *arguments: Any) -> dict[str, Any]:
     """(): the local figures, as `text` and `html` for people and as `figures`."""
+    from dg_lsp.stats_page import page  # what few sessions need
+    from dg_lsp.stats_report import report, summary
+
     _checked(arguments)
     book = Statistics()
     figures = summary(book.read())

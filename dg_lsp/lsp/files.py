@@ -22,8 +22,16 @@ def register(ls: Connection) -> None:
 def take_folders(ls: Connection) -> None:
     """Tells the session which folders the workspace has."""
     uris = [folder.uri for folder in ls.workspace.folders.values()]
-    paths = {uri: to_fs_path(uri) for uri in uris or [ls.workspace.root_uri or ""]}
+    paths = {uri: _path(uri) for uri in uris or [ls.workspace.root_uri or ""]}
     ls.session.set_folders({uri: Path(path) for uri, path in paths.items() if path})
+
+
+def _path(uri: str) -> str | None:
+    """A folder's path; None where the URI names none on this machine."""
+    try:
+        return to_fs_path(uri)
+    except ValueError:  # such as an unclosed bracket in the host's place
+        return None
 
 
 async def watch(ls: Connection) -> None:

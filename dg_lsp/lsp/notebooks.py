@@ -10,6 +10,7 @@ from dg_lsp.lsp.connection import Connection
 from dg_lsp.lsp.text import edit
 from dg_lsp.notebook import Notebook, kernel_language
 
+_PLAIN = "plaintext"
 SYNC = types.NotebookDocumentSyncOptions(
     notebook_selector=[types.NotebookDocumentFilterWithNotebook(notebook="*")]
 )
@@ -32,14 +33,29 @@ def _did_open(ls: Connection, params: types.DidOpenNotebookDocumentParams) -> No
 
 def _did_change(ls: Connection, params: types.DidChangeNotebookDocumentParams) -> None:
     notebook = ls.session.notebooks.get(params.notebook_document.uri)
-    cells = params.change.cells
-    if notebook is None or cells is None:
+    if notebook is None:
         return
+    if params.change.metadata is not None:
+        _change_kernel(ls, notebook, kernel_language(params.change.metadata))
+    if (cells := params.change.cells) is not None:
+        _change_cells(ls, notebook, cells)
+
+
+def _change_kernel(ls: Connection, notebook: Notebook, language: str) -> None:
+    notebook.language = language
+    for uri in notebook.unnamed:
+        ls.session.rename_language(uri, language or _PLAIN)
+
+
+def _change_cells(
+    ls: Connection, notebook: Notebook, cells: types.NotebookDocumentCellChanges
+) -> None:
     if structure := cells.structure:
         array = structure.array
         notebook.splice(array.start, array.delete_count, _uris(array.cells or ()))
         _open_cells(ls, notebook, structure.did_open or ())
         for gone in structure.did_close or ():
+            notebook.unnamed.discard(gone.uri)
             ls.session.close(gone.uri)
     for content in cells.text_content or ():
         document = content.document
@@ -57,8 +73,10 @@ def _open_cells(
 ) -> None:
     """A cell whose language nobody has said has the kernel's."""
     for cell in cells:
-        unknown = cell.language_id in ("", "plaintext")
-        language = (notebook.language if unknown else "") or cell.language_id
+        language = cell.language_id
+        if language in ("", _PLAIN):
+            notebook.unnamed.add(cell.uri)
+            language = notebook.language or language
         ls.session.open(cell.uri, language, cell.version, cell.text)
 
 

@@ -17,6 +17,7 @@ from pygls.io_ import run_async
 from dg_lsp.client import EngineClient, EngineStatus
 from dg_lsp.lsp import commands, completion, configuration, feedback, files, notebooks, text, view
 from dg_lsp.lsp.connection import Connection
+from dg_lsp.memory import one_heap
 from dg_lsp.session import MakeClient
 from dg_lsp.settings import EngineSettings, Settings
 from dg_lsp.stdio import StdoutWriter, stdin_reader
@@ -43,6 +44,7 @@ def main(make_client: MakeClient | None = None) -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     configuration.set_log_level(Settings())
+    one_heap()
     try:
         sys.exit(asyncio.run(_serve(build(make_client or _own_engine))))
     except KeyboardInterrupt:
@@ -72,6 +74,8 @@ async def _serve(ls: Connection) -> int:
         logger.debug("the client said exit")
     except asyncio.IncompleteReadError:
         logger.debug("the client went in the middle of a message")
+    except ValueError:
+        logger.error("what comes in is no LSP: a header has no end")
     finally:
         await ls.aclose()
     return 0 if ls.shut_down else 1

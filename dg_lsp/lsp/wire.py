@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams, JsonRpcInvalidRequest
+from pygls.exceptions import (
+    JsonRpcException,
+    JsonRpcInvalidParams,
+    JsonRpcInvalidRequest,
+    JsonRpcServerNotInitialized,
+)
 from pygls.protocol import LanguageServerProtocol
 
 
 class Wire(LanguageServerProtocol):
     """Exactly one reply to each request, whatever is wrong with it."""
+
+    _greeted = False  # whether `initialize` has come
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """Answers a request whose parameters cannot be read; pygls would drop it."""
@@ -23,12 +30,24 @@ class Wire(LanguageServerProtocol):
             raise
 
     def handle_message(self, message: Any) -> None:
-        """Answers requests after `shutdown` too, as the specification wants."""
-        if self._shutdown and hasattr(message, "id") and hasattr(message, "method"):
-            error = JsonRpcInvalidRequest("the server has been shut down")
-            self._send_response(message.id, error=error.to_response_error())
-        else:
+        """Takes nothing before `initialize` and nothing after `shutdown`, but answers requests."""
+        method = getattr(message, "method", None)
+        refusal = self._refusal(method) if method not in (None, types.EXIT) else None
+        if refusal is None:
+            self._greeted = self._greeted or method == types.INITIALIZE
             super().handle_message(message)
+        elif hasattr(message, "id"):
+            self._send_response(message.id, error=refusal.to_response_error())
+
+    def _refusal(self, method: str | None) -> JsonRpcException | None:
+        """Why a message of this method is not taken now."""
+        if self._shutdown:
+            return JsonRpcInvalidRequest("the server has been shut down")
+        if self._greeted and method == types.INITIALIZE:
+            return JsonRpcInvalidRequest("the server is initialized already")
+        if not self._greeted and method != types.INITIALIZE:
+            return JsonRpcServerNotInitialized("the server is not initialized yet")
+        return None
 
     def _send_response(
         self, msg_id: str | int, result: Any = None, error: types.ResponseError | None = None

@@ -4,7 +4,7 @@ import pytest
 
 from dg_lsp import choice
 from tests.answers import answer
-from tests.dg_lsp.test_ghost_text import at
+from tests.dg_lsp.drawn import at
 
 ANSWERS = {
     "a block on an empty line": ("python", "║\n", "a = 1\nb = 2", ("a = 1\nb = 2", "a = 1")),

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -64,6 +64,32 @@ async def eventually(condition):
 
 def starts(directory):
     return (directory / "engine.log").read_text().count(" listens on ")
+
+
+HEALTHY = json.dumps({"protocol": PROTOCOL, "status": "ready"}).encode()
+
+
+@contextmanager
+def answering(health, body=b""):
+    """The address of a program that answers each question after its health with `body`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(health if self.command == "GET" else body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{other.server_port}"
+        other.shutdown()
 
 
 class TestStarting:
@@ -437,24 +463,63 @@ class TestUrl:
             with pytest.raises(EngineUnavailable, match=r"engine\.url (must be|or engine)"):
                 await client.connect()
 
-    @pytest.mark.parametrize("body", [b"hello", b"[]", b"{}"])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"hello",
+            b"[]",
+            b"{}",
+            b"[" * 100_000,
+            b'{"protocol": 1, "status": "ready", "engine": [1]}',
+            b'{"protocol": 1, "status": "ready", "engine": {"prompt_tokens": "many"}}',
+            b'{"protocol": 1, "status": "loading", "progress": "half"}',
+        ],
+    )
     async def test_another_programs_answer_is_not_taken_for_an_engine(self, directory, body):
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        with HTTPServer(("127.0.0.1", 0), Handler) as other:
-            threading.Thread(target=other.serve_forever, daemon=True).start()
-            settings = EngineSettings(url=f"http://127.0.0.1:{other.server_port}")
-            async with opened(settings) as client:
+        with answering(body) as url:
+            async with opened(EngineSettings(url=url)) as client:
                 with pytest.raises(EngineUnavailable, match="no engine answers at"):
                     await client.connect()
-            other.shutdown()
+
+    @pytest.mark.parametrize("on_draft", [None, lambda _: None])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"hello",
+            b"5",
+            b"[[]]",
+            b"{}",
+            b'{"draft": 3}',
+            b'{"result": {"text": 3}}',
+            b'{"text": "x", "confidence": "high"}',
+            b"[" * 100_000,
+            b'{"error": "no"}',
+            b"\xff\xfe",
+        ],
+    )
+    async def test_garbage_for_an_answer_is_one_line(self, directory, body, on_draft):
+        with answering(HEALTHY, body) as url:
+            async with opened(EngineSettings(url=url)) as client:
+                with pytest.raises(EngineUnavailable) as raised:
+                    await client.infill(request(), on_draft)
+        assert "\n" not in str(raised.value)
+
+    async def test_an_answer_without_end_is_given_up(self, directory):
+        with answering(HEALTHY, b" " * 11_000_000) as url:
+            async with opened(EngineSettings(url=url)) as client:
+                with pytest.raises(EngineUnavailable, match="longer than 10000000 bytes"):
+                    await client.infill(request())
+
+    async def test_what_speaks_no_http_is_no_engine(self, directory):
+        async def babble(reader, writer):
+            writer.write(b"220 mail.example ready\r\n" * 10)
+            writer.close()
+
+        async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with opened(EngineSettings(url=f"http://127.0.0.1:{port}")) as client:
+                with pytest.raises(EngineUnavailable, match="no engine answers at"):
+                    await client.connect()
 
 
 class TestRuntimeDirectory:

@@ -53,3 +53,10 @@ def test_the_label_is_the_first_line_and_says_whether_more_follows(added, label)
 
 def test_the_label_of_a_text_that_begins_with_a_line_end_is_its_first_words():
     assert entry("):\n    pass", "):")[0].label == "pass …"
+
+
+def test_a_line_of_a_megabyte_is_searched_once():
+    found, _ = entry(
+        "a" * 1_000_000 + " é 😀b" + "c", "a" * 1_000_000 + " é 😀b", encoding="utf-16"
+    )
+    assert (found.text, found.start) == ("bc", Position(3, 1_000_005))

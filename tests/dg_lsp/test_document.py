@@ -96,6 +96,8 @@ def test_any_edits_leave_the_text_equal_to_the_clients(text, encoding, data):
         assert store.text == naive.text
         assert store.version == version
         assert store._lengths == document(naive.text)._lengths
+        if data.draw(st.booleans()):
+            store.rest()
 
 
 @given(texts, encodings, st.data())
@@ -199,6 +201,28 @@ def test_a_document_that_nobody_edits_takes_no_more_than_its_text():
     assert taken < 1.1 * sum(len(store.text) for store in stores)
 
 
+def test_a_document_at_rest_takes_less_and_is_the_same():
+    text = "".join(f"    x{number} = function(é😀, {number})\r\n" for number in range(1000))
+    store = document(text)
+    store.snapshot(Position(9, 0))
+    tracemalloc.start()
+    store.wake()
+    store.rest()
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < len(text) / 2
+    assert store.text == text
+    store.apply([Edit("y", Position(0, 0), Position(0, 0))], 2)
+    assert store.text == "y" + text
+
+
+def test_a_short_text_at_rest_stays_as_it_is():
+    text = "x = 1"
+    store = document(text)
+    store.rest()
+    assert store.text is text
+
+
 @pytest.mark.parametrize(
     ("drawn", "left", "right", "indent"),
     [
@@ -228,3 +252,13 @@ def test_closers_behind_the_cursor_are_not_the_middle_of_a_line(right):
 @pytest.mark.parametrize("right", ["x", ", b)", "+ 1", ") + 1", ".foo()", ");;"])
 def test_code_behind_the_cursor_is_the_middle_of_a_line(right):
     assert at(f"f(║{right}\n").mid_line
+
+
+def test_code_behind_very_many_blanks_is_found_at_once():
+    assert at("f(║" + " " * 1_000_000 + "x").mid_line
+    assert not at("f(║" + " " * 1_000_000 + ")" + " " * 1_000_000).mid_line
+
+
+def test_a_place_before_the_line_is_its_start():
+    for text in ("a\nb", "a\né"):
+        assert document(text).snapshot(Position(1, -5)).offset == 2

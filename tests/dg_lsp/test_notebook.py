@@ -21,7 +21,7 @@ DOCUMENTS = {cell.uri: cell for cell in CELLS}
 
 def test_code_before_and_behind_comes_around_the_cell():
     place = DOCUMENTS["c"].snapshot(Position(0, 4))
-    wide = widened(place, BOOK, DOCUMENTS)
+    wide = widened(place, BOOK, DOCUMENTS.get)
     assert wide.prefix == "import x\r\n\r\n\r\ny = "
     assert wide.suffix == "\r\nz\r\n\r\nlast"
     assert (wide.line_left, wide.line_right) == (place.line_left, place.line_right)
@@ -29,13 +29,13 @@ def test_code_before_and_behind_comes_around_the_cell():
 
 def test_a_cell_of_another_language_sees_its_own_kind():
     place = DOCUMENTS["b"].snapshot(Position(0, 2))
-    assert widened(place, BOOK, DOCUMENTS) == place
+    assert widened(place, BOOK, DOCUMENTS.get) == place
 
 
 def test_cells_that_are_not_open_and_places_elsewhere_change_nothing():
     place = DOCUMENTS["a"].snapshot(Position(0, 0))
-    assert widened(place, BOOK, {"a": DOCUMENTS["a"]}) == place
-    assert widened(place, Notebook("other", "python", ["e"]), DOCUMENTS) == place
+    assert widened(place, BOOK, {"a": DOCUMENTS["a"]}.get) == place
+    assert widened(place, Notebook("other", "python", ["e"]), DOCUMENTS.get) == place
 
 
 def test_cells_are_put_in_taken_out_and_moved():

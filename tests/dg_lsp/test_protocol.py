@@ -107,6 +107,17 @@ async def test_a_client_without_inline_completion_gets_entries_for_its_list(star
     assert outcomes(editor) == ["full"]
 
 
+async def test_in_a_list_what_was_typed_is_told_from_what_a_command_asks(start_editor):
+    editor = await start_editor()
+    await editor.initialize(text_document=MENU)
+    editor.open("   ")  # where Tab must indent: only a command gets an answer
+    typed = types.CompletionTriggerKind.TriggerCharacter
+    assert (await menu(editor, 0, 3, typed)).items == ()
+    assert (await menu(editor, 0, 3)).items
+    editor.edit(" ", (0, 3), (0, 3))
+    assert (await menu(editor, 0, 4)).items == (), "an editor says of typing that it was invoked"
+
+
 # what becomes of completions
 
 
@@ -438,6 +449,32 @@ async def test_notebooks_are_one_text_of_their_cells_in_order(start_editor):
         )
     )
     assert await editor.complete(0, 10, f"{BOOK}#0") == NOTHING
+
+
+async def test_a_notebooks_other_kernel_is_the_language_of_cells_that_name_none(start_editor):
+    editor = await start_editor()
+    notebooks = types.NotebookDocumentClientCapabilities(
+        synchronization=types.NotebookDocumentSyncClientCapabilities()
+    )
+    await editor.initialize(notebook_document=notebooks)
+    cells = [cell(0, "a = 1", "r"), cell(1, "b = PROMPT", "plaintext"), cell(2, "c = 3", "julia")]
+    open_notebook(editor, cells, {"language_info": {"name": "r"}})
+
+    async def prompt():
+        return only(await editor.complete(0, 10, f"{BOOK}#1")).insert_text
+
+    assert await prompt() == "b = PROMPT'a = 1//b = PROMPT|'"
+    for metadata, wanted in (
+        ({"kernelspec": {"language": "julia"}}, "b = PROMPT'b = PROMPT|//c = 3'"),
+        ({}, "b = PROMPT'b = PROMPT|'"),
+    ):
+        editor.client.notebook_document_did_change(
+            types.DidChangeNotebookDocumentParams(
+                notebook_document=types.VersionedNotebookDocumentIdentifier(version=2, uri=BOOK),
+                change=types.NotebookDocumentChangeEvent(metadata=metadata),
+            )
+        )
+        assert await prompt() == wanted
 
 
 # what is logged

@@ -5,6 +5,8 @@ import json
 import signal
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import psutil
 import pytest
@@ -419,6 +421,14 @@ async def test_the_end_of_input_within_a_message_ends_the_server(editor, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+async def test_a_header_without_end_ends_the_server(editor, capfd):
+    editor.process.stdin.write(b"Content-Length: " + b"1" * 1_000_000)
+    assert await asyncio.wait_for(editor.process.wait(), 30) == 1
+    await editor.client.stop()
+    log = capfd.readouterr().err
+    assert "what comes in is no LSP" in log and "Traceback" not in log
+
+
 async def test_the_death_of_the_editor_ends_the_server(start_editor):
     editor = await start_editor()
     parent = await asyncio.create_subprocess_exec("sleep", "600")
@@ -467,14 +477,40 @@ async def test_the_log_has_no_source_text(editor, capfd):
     assert UNAVAILABLE in log and "my_secret" not in log
 
 
-async def test_the_server_takes_no_more_than_60_mb(editor):
+def library_text():
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:100]
+    return "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+
+
+async def test_the_server_takes_no_more_than_60_mb_however_many_documents_are_open(editor):
+    text = library_text()
+    for number in range(200):  # ten million characters, as a thousand files of a library have
+        part = text[7_000 * number :][:50_000]
+        editor.open(part, f"{URI}{number}", language="plaintext")
     editor.open("def f(a):\n    return ", language="python")
     await editor.complete(1, 11)  # by the grammar too
     assert psutil.Process(editor.process.pid).memory_info().rss < 60e6
+    uri = f"{URI}0"
+    editor.edit("SAY it is at hand", (0, 0), (0, 0), uri)
+    answer = only(await editor.complete(0, 17, uri))
+    assert answer.insert_text.startswith("SAY it is at handit is at hand")
 
 
-def test_importing_the_server_brings_neither_torch_nor_httpx():
-    names = "{'torch', 'httpx', 'numpy', 'engine.config'}"
+def test_importing_the_server_brings_nothing_large():
+    names = "{'torch', 'httpx', 'filelock', 'numpy', 'argparse', 'statistics', 'engine.config'}"
     code = f"import sys, dg_lsp.lsp.server; print(sorted({names} & set(sys.modules)))"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+
+
+def test_the_servers_classes_are_lean_and_nobody_elses():
+    code = (
+        "import dg_lsp.lsp.server, attrs\n"
+        "from lsprotocol.types import Hover, Position\n"
+        "@attrs.define\n"
+        "class Other: x: int\n"
+        "print('__eq__' in vars(Hover), Position(1, 2) == Position(1, 2), Other(1) == Other(1))\n"
+    )
+    run = [sys.executable, "-c", code]
+    ended = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
+    assert ended.stdout.strip() == "False True True"

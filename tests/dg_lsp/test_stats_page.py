@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dg_lsp.stats import summary
 from dg_lsp.stats_page import page
+from dg_lsp.stats_report import summary
 
 AT = 1_700_000_000
 LINES = [

@@ -68,3 +68,9 @@ def test_a_request_by_command_is_always_answered(fields):
 
 def test_a_file_of_a_million_characters_is_not_too_large():
     assert excluded(size=MAX_CHARS) == ""
+
+
+def test_in_a_line_that_nobody_types_the_engine_is_not_asked():
+    assert refusal(at("x" * 10_000 + "║"), typing=True) == ""
+    reason = "the line is longer than 10,000 characters"
+    assert refusal(at("x" * 10_001 + "║"), typing=True) == reason
