@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="RUN",
-                        help="; ".join(VARIANTS))  # fmt: skip
+                        help="; ".join(VARIANTS).replace("%", "%%"))  # fmt: skip
     given = parser.parse_args(arguments)
     if not 0 < given.steps <= HELD_OUT:
         parser.error(f"--steps must be 1 to {HELD_OUT}, where the held-out text begins")
