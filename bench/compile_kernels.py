@@ -103,7 +103,7 @@ class Usage:
 
 def builds(architecture: int, rows: tuple[int, ...] = ROWS) -> list[Build]:
     """What the launchers of all cases start on a GPU of this architecture, each once."""
-    return list(_distinct(architecture, TARGETS[architecture], rows))
+    return list(launches(architecture, TARGETS[architecture], rows))
 
 
 def compile_here(processes: int) -> None:
@@ -116,14 +116,14 @@ def compile_here(processes: int) -> None:
 
 def warm_up(part: int, parts: int, device: Device) -> None:
     """Compiles one of so many parts of it, as the first launch of each kernel would."""
-    for kernel, grid, args, meta in list(_distinct(0, device).values())[part::parts]:
+    for kernel, grid, args, meta in list(launches(0, device).values())[part::parts]:
         kernel.warmup(*args, grid=grid, **meta)
 
 
-def _distinct(
+def launches(
     architecture: int, device: Device, rows: tuple[int, ...] = ROWS
 ) -> dict[Build, Launch]:
-    """Each program once, and a launch of it, on tensors without memory."""
+    """Each program once, and a launch of it (kernel, grid, arguments, constants), without memory."""
     found: dict[tuple[Any, ...], tuple[Build, Launch]] = {}
     case = ""
 
