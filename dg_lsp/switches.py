@@ -22,7 +22,7 @@ Scope = Literal["global", "workspace", "language"]
 class Status:
     """What is happening, or why nothing is shown; `progress` is 0 to 1.
 
-    Of the engine: starting, loading, ready, stopped, failed. Why nothing is shown: disabled,
+    Of the engine: starting, loading, ready, thinking, stopped, failed. Why nothing is shown: disabled,
     snoozed, excluded (this file, or this place in it).
     """
 

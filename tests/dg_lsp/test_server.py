@@ -327,7 +327,7 @@ async def test_loading_is_shown_as_status_and_as_progress(start_editor):
     editor.open("x")
     await editor.until(lambda: len(editor.statuses) == 3)
     assert only(await editor.complete(0, 1))
-    assert [(s.state, s.progress) for s in editor.statuses] == [
+    assert [(s.state, s.progress) for s in editor.statuses[:4]] == [
         ("starting", 0.0),
         ("loading", 0.25),
         ("loading", 0.5),
@@ -360,6 +360,14 @@ async def test_settings_that_cannot_be_used_are_said_in_the_log(start_editor):
         f"setting engine.model must be a string, got '7'; '{MODEL}' stays",
     ]
     assert editor.client.messages == []
+
+
+async def test_vs_codes_settings_are_taken_but_not_what_its_extension_keeps_among_them(editor):
+    editor.open("x")
+    extensions_own = {"server": {"path": ""}, "trace": {"server": "off"}, "yieldToOthers": False}
+    editor.configure({"dgLsp": {"enabled": False, **extensions_own}})
+    assert await editor.complete(0, 1) == NOTHING
+    assert editor.client.log_messages == []
 
 
 async def test_changed_settings_lead_to_another_engine(editor):
