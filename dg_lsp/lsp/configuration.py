@@ -14,7 +14,11 @@ from dg_lsp.settings import Settings
 logger = logging.getLogger(__name__)
 
 _SECTIONS = ["dg-lsp", "dgLsp"]  # VS Code wants no hyphen
-_THE_EXTENSIONS = {"server", "trace", "yieldToOthers"}  # what that for VS Code keeps there for itself
+_THE_EXTENSIONS = {
+    "server",
+    "trace",
+    "yieldToOthers",
+}  # what that for VS Code keeps there for itself
 
 
 def register(ls: Connection) -> None:
@@ -44,7 +48,9 @@ async def start(ls: Connection) -> None:
     method = types.WORKSPACE_DID_CHANGE_CONFIGURATION
     offered = ls.client_capabilities.workspace
     if offered and (change := offered.did_change_configuration) and change.dynamic_registration:
-        await ls.announce(method, types.DidChangeConfigurationRegistrationOptions(section=_SECTIONS))
+        await ls.announce(
+            method, types.DidChangeConfigurationRegistrationOptions(section=_SECTIONS)
+        )
     if _can_be_asked(ls):
         await _fetch(ls)
 
