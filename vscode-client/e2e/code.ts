@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
-import { after } from "node:test";
+import { after, afterEach, type TestContext } from "node:test";
 import { chromium, type BrowserContext, type Locator, type Page } from "playwright-core";
 
 export const ROOT = path.resolve("..");
@@ -40,6 +40,16 @@ const install = ["--extensions-dir", EXTENSIONS, "--install-extension", path.res
 execFileSync("unshare", ["-rn", NODE, ENTRY, "--user-data-dir", path.join(EXTENSIONS, ".user"), ...install], { stdio: "pipe" });
 const browser = chromium.launch({ executablePath: CHROMIUM, args: QUIET });
 
+let newest: Code | undefined;
+
+afterEach(async (context) => {
+  const { name, passed } = context as TestContext & { passed: boolean };
+  if (!passed) {
+    await newest?.picture(`failed: ${name.replaceAll("/", " ")}`);
+    console.log(newest?.log());
+  }
+});
+
 after(async () => {
   await (await browser).close();
   rmSync(EXTENSIONS, { recursive: true, force: true });
@@ -58,6 +68,7 @@ export class Code {
   readonly directory = mkdtempSync(path.join(tmpdir(), "e2e-"));
   readonly workspace = path.join(this.directory, "workspace");
   readonly userSettings = path.join(this.directory, "user/User/settings.json");
+  readonly machineSettings = path.join(this.directory, "user/Machine/settings.json");
   private readonly port = 20_000 + Math.floor(Math.random() * 20_000);
   private server!: ChildProcess;
   private context!: BrowserContext;
@@ -65,14 +76,14 @@ export class Code {
 
   /** Starts it all, the extension included. */
   static async start({ settings, env, folders = [], other }: Start): Promise<Code> {
-    const code = new Code();
+    const code = (newest = new Code());
     mkdirSync(code.workspace);
     folders.forEach((folder) => mkdirSync(path.join(code.workspace, folder)));
     const all = path.join(code.directory, "all.code-workspace");
     write(all, { folders: folders.map((folder) => ({ path: path.join(code.workspace, folder) })) });
     const user = { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings };
     write(code.userSettings, user);
-    write(path.join(code.directory, "user/Machine/settings.json"), user); // where a machine's own are kept
+    write(code.machineSettings, user); // where a machine's own are kept
     code.server = code.spawn(other ? code.extensionsWith(other) : EXTENSIONS, env);
     await until(() => fetch(`http://127.0.0.1:${code.port}/healthz`).then(({ ok }) => ok, () => false));
     code.context = await (await browser).newContext({ viewport: { width: 960, height: 540 } });
@@ -100,15 +111,15 @@ export class Code {
     const found = this.page.locator(".quick-input-list .monaco-list-row").getByText(name).first();
     const active = this.page.locator(`.tab.active[data-resource-name="${name}"]`);
     await until(async () => {
-      await this.press("Escape", "Control+p"); // again where the search did not know the file yet
-      await this.page.keyboard.insertText(`${name}:${line}:${column}`);
+      await this.press("Escape", "Control+p");
+      await this.page.keyboard.insertText(`${file}:${line}:${column}`); // a whole path needs no search
       if (!(await appears(found))) {
         return false;
       }
       await this.press("Enter");
       return appears(active);
     }, () => `${name} does not open`);
-    await this.page.locator(".editor-instance .cursor").first().waitFor({ state: "attached" });
+    await this.page.locator(".editor-instance .cursor, .notebookOverlay .cell").first().waitFor({ state: "attached" });
   }
 
   async type(text: string): Promise<void> {
@@ -190,6 +201,13 @@ export class Code {
   async picture(name: string): Promise<void> {
     mkdirSync(PICTURES, { recursive: true });
     await this.page.screenshot({ path: path.join(PICTURES, `${name}.png`), animations: "disabled" });
+  }
+
+  /** What the extension and the server have logged. */
+  log(): string {
+    const files = readdirSync(path.join(this.directory, "user"), { recursive: true, encoding: "utf8" });
+    const logs = files.filter((file) => file.endsWith("dg-lsp.log"));
+    return logs.map((file) => readFileSync(path.join(this.directory, "user", file), "utf8")).join("\n");
   }
 
   async stop(): Promise<void> {

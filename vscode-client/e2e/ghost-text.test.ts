@@ -183,20 +183,9 @@ test("while a selection stands, as in a snippet, nothing is asked for unasked", 
   await code.page.locator(".selected-text").first().waitFor({ state: "attached" });
   await code.page.waitForTimeout(1000); // for what must not come
   assert.ok(!noted('"language": "ini"'));
-  await code.press("ArrowRight", "Alt+Backslash");
+  await code.press("Backspace", "Backspace", "Space"); // the selection is gone, and something is typed
   await code.untilGhost("alpha beta(gamma)");
-  assert.ok(noted('"language": "ini"'));
-});
-
-test("the chosen model is kept as a setting and holds at once", async () => {
-  await code.open("model.txt", `${SAY}|\n`);
-  for (const [model, status] of [["another", /failed: /], ["scripted", /ready: scripted/]] as const) {
-    await code.choose("Choose the Model");
-    await code.page.locator(".quick-input-widget input[type=text]").fill(model);
-    await code.press("Enter");
-    await code.untilStatus(status);
-    assert.ok(readFileSync(code.userSettings, "utf8").includes(`"dgLsp.engine.model": "${model}"`));
-  }
+  await until(() => noted('"language": "ini"'));
 });
 
 test("while the engine is asked, the status says that it thinks", async () => {
@@ -212,12 +201,12 @@ test("a second file in the same window has its own completions", async () => {
 });
 
 test("a notebook's cell is completed with the cells above it in view", async () => {
-  const cells = ["# say alpha beta(gamma)", "|"].map((source) => ({ cell_type: "code", metadata: {}, outputs: [], source }));
+  const cells = ["# say alpha(beta)", "|"].map((source) => ({ cell_type: "code", metadata: {}, outputs: [], source }));
   const book = JSON.stringify({ cells, metadata: { kernelspec: { language: "python", name: "python3" } }, nbformat: 4, nbformat_minor: 2 });
   await code.open("book.ipynb", book);
-  await code.page.locator(".notebook-editor .cell .view-lines").nth(1).click();
+  await code.page.locator(".notebookOverlay .cell-editor-container").nth(1).click();
   await code.type("x = ");
-  await code.untilGhost("alpha beta(gamma)");
+  await code.untilGhost("alpha(beta)");
 });
 
 test("settings hold at once", async () => {

@@ -42,6 +42,7 @@ async function selectModel(): Promise<void> {
   const model = await vscode.window.showInputBox({ prompt, value: settings.get("model", "") });
   if (model) {
     await settings.update("model", model, true);
+    await run("dgLsp.chooseModel", model);
   }
 }
 
