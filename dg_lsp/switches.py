@@ -45,9 +45,15 @@ class Switches:
         self._until = -math.inf
 
     def toggle(self, scope: Scope, name: str, settings: Settings) -> bool:
-        """Turns over what is named (a language id, a folder's URI); returns whether it is on now."""
+        """Turns over what is named (a language id, a folder's URI); returns whether it is on now.
+
+        Turned back to what the settings say, it follows them again.
+        """
         name = "" if scope == "global" else name
-        on = self._turned[scope, name] = not self._is_on(scope, name, settings)
+        on = not self._is_on(scope, name, settings)
+        self._turned.pop((scope, name), None)
+        if on != self._is_on(scope, name, settings):
+            self._turned[scope, name] = on
         return on
 
     def snooze(self, minutes: float) -> None:
