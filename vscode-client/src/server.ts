@@ -10,6 +10,8 @@ import { findRival } from "./rivals";
 import type { Status } from "./state";
 import { createStatusItem } from "./status";
 
+const IDLE: Status = { state: "stopped", message: "the engine starts with the first file" };
+
 /** One server and its client; `start` may be called again at any time. */
 export class Server implements vscode.Disposable {
   private client: LanguageClient | undefined;
@@ -39,7 +41,7 @@ export class Server implements vscode.Disposable {
       return false;
     }
     this.log.info(`starting ${command}`);
-    this.show({ state: "stopped", message: "the engine starts with the first file" });
+    this.show(IDLE);
     this.client = new LanguageClient("dgLsp", "dg-lsp", { command, args: ["serve"] }, this.options());
     this.client.onNotification("dg/status", (status: Status) => this.show(status));
     await this.client.start().catch((error: unknown) => this.fail(`${command} does not start: ${String(error)}`));
@@ -70,6 +72,7 @@ export class Server implements vscode.Disposable {
           }
           this.show({ state: "starting", message: "the server has ended and is started again" });
           await setTimeout(wait);
+          this.show(IDLE);
           return { action: CloseAction.Restart, handled: true };
         },
       },
