@@ -6,8 +6,7 @@ import { promisify } from "node:util";
 import { inVenv } from "./places";
 
 /**
- * Makes the environment, installs the server and fetches its model.
- * `requirement` is what pip takes: a name, a wheel or a directory.
+ * Makes the environment, installs the server (`requirement` is what pip takes) and fetches its model.
  * Rejects with the last error that was printed; if it ends early, the environment is removed.
  */
 export async function install(
@@ -29,9 +28,8 @@ export async function install(
     running.child.stderr?.on("data", log);
     await running.catch(async (error: unknown) => {
       await rm(venv, { recursive: true, force: true });
-      const { message } = error as Error;
-      const reason = message.split(/\r?\n/).findLast((line) => /error/i.test(line)) ?? message;
-      throw new Error(`${title}: ${reason}`);
+      const lines = String(error).split(/\r?\n/);
+      throw new Error(`${title}: ${lines.findLast((line) => /error/i.test(line)) ?? ""}`);
     });
   }
 }
