@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ from engine.request import InfillRequest, InfillResult
 logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 3.0
+_PATIENCE_S = 0.1  # an answer that takes longer is said to be thought about
 
 
 class Engine(Protocol):
@@ -78,6 +79,8 @@ class Session:
         self.feedback = Feedback(self._count, self._later)
         self._record = record
         self._status = self._engine_status = Status("ready")
+        self._waiting = 0  # requests that have no answer yet
+        self._last_ms: float | None = None  # what the last completion took
         self._complaints: frozenset[str] = frozenset()  # about the settings, as last said
         self._documents = Documents()
         self._completer = Completer(self._infill)
@@ -223,9 +226,10 @@ class Session:
         typing = ask.selected is not None or document.was_typed_to(ask.position)
         refused = refusal(where.place, typing) if ask.automatic else ""
         try:
-            answer = await self._completer.answer(
-                where.place, automatic=ask.automatic, refusal=refused
-            )
+            with self._thinking():
+                answer = await self._completer.answer(
+                    where.place, automatic=ask.automatic, refusal=refused
+                )
         except Superseded:
             return None
         except Exception as error:  # noqa: BLE001 - whatever it was, the request gets an answer
@@ -233,10 +237,10 @@ class Session:
             return []
         if document is not self._documents.get(ask.uri) or document.version != version:
             return None
-        self._tell_recovery()
         self._around.when_idle(where.place, self._budget, partial(self._warm, where.place))
         found = [where.completion(offer, self.encoding) for offer in answer.offers]
         waited_ms = 1000 * (time.perf_counter() - begun)
+        self._tell_answer(waited_ms if found else self._last_ms)
         texts = [completion.text for completion in found]
         ids = self.feedback.offered(document, where.line, texts, waited_ms)
         return [dataclasses.replace(c, id=id_) for c, id_ in zip(found, ids, strict=True)]
@@ -328,12 +332,40 @@ class Session:
         if engine.prompt_tokens:
             self._budget = context.budget_for(engine.prompt_tokens)
         self._engine_status = Status(engine.state, engine.message or engine.runs, engine.progress)
-        self._tell(self._engine_status)
+        self._tell(self._going_on())
+
+    @contextlib.contextmanager
+    def _thinking(self) -> Iterator[None]:
+        """Says, of an answer that keeps one waiting, that the engine thinks."""
+        self._waiting += 1
+        saying = asyncio.get_running_loop().call_later(_PATIENCE_S, self._tell_engine)
+        try:
+            yield
+        finally:
+            saying.cancel()
+            self._waiting -= 1
+            self._tell_engine()
+
+    def _going_on(self) -> Status:
+        """What the engine does: thinks, or is ready and took so long for the last answer."""
+        status = self._engine_status
+        if status.state != "ready" or (not self._waiting and self._last_ms is None):
+            return status
+        if self._waiting:
+            return Status("thinking")
+        last = f"last answer {self._last_ms:.0f} ms"
+        message = " · ".join(filter(None, (status.message, last)))
+        return dataclasses.replace(status, message=message)
+
+    def _tell_engine(self) -> None:
+        """Says what the engine does, unless nothing is shown whatever it does."""
+        if not self._status.explains_silence:
+            self._tell(self._going_on())
 
     def _explain(self, silence: Status | None) -> None:
         """Says why nothing is shown, or what the engine does when that is over."""
         if silence or self._status.explains_silence:
-            self._tell(silence or self._engine_status)
+            self._tell(silence or self._going_on())
 
     def _tell(self, status: Status) -> None:
         if status != self._status:
@@ -353,10 +385,12 @@ class Session:
         self._engine_status = failed
         self._tell(failed)
 
-    def _tell_recovery(self) -> None:
+    def _tell_answer(self, last_ms: float | None) -> None:
+        """Says what the last completion took, and that the engine is well again if it was not."""
         if self._engine_status.state == "failed":
             self._engine_status = Status("ready", progress=1.0)
-            self._tell(self._engine_status)
+        self._last_ms = last_ms
+        self._tell_engine()
 
     def _parse(self, options: object, base: Settings) -> Settings:
         parsed, messages = settings.resolve(options, base)

@@ -22,7 +22,7 @@ Scope = Literal["global", "workspace", "language"]
 class Status:
     """What is happening, or why nothing is shown; `progress` is 0 to 1.
 
-    Of the engine: starting, loading, ready, stopped, failed. Why nothing is shown: disabled,
+    Of the engine: starting, loading, ready, thinking, stopped, failed. Why nothing is shown: disabled,
     snoozed, excluded (this file, or this place in it).
     """
 
@@ -45,9 +45,15 @@ class Switches:
         self._until = -math.inf
 
     def toggle(self, scope: Scope, name: str, settings: Settings) -> bool:
-        """Turns over what is named (a language id, a folder's URI); returns whether it is on now."""
+        """Turns over what is named (a language id, a folder's URI); returns whether it is on now.
+
+        Turned back to what the settings say, it follows them again.
+        """
         name = "" if scope == "global" else name
-        on = self._turned[scope, name] = not self._is_on(scope, name, settings)
+        on = not self._is_on(scope, name, settings)
+        self._turned.pop((scope, name), None)
+        if on != self._is_on(scope, name, settings):
+            self._turned[scope, name] = on
         return on
 
     def snooze(self, minutes: float) -> None:

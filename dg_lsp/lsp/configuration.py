@@ -13,7 +13,12 @@ from dg_lsp.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_SECTION = "dg-lsp"
+_SECTIONS = ["dg-lsp", "dgLsp"]  # VS Code wants no hyphen
+_THE_EXTENSIONS = {
+    "server",
+    "trace",
+    "yieldToOthers",
+}  # what that for VS Code keeps there for itself
 
 
 def register(ls: Connection) -> None:
@@ -23,7 +28,12 @@ def register(ls: Connection) -> None:
 
 def section(options: object) -> object:
     """Our part of the configuration, where a client sends the whole of it."""
-    return options.get(_SECTION, options) if isinstance(options, dict) else options
+    if not isinstance(options, dict):
+        return options
+    ours = next((options[name] for name in _SECTIONS if name in options), options)
+    if not isinstance(ours, dict):
+        return ours
+    return {name: value for name, value in ours.items() if name not in _THE_EXTENSIONS}
 
 
 def set_log_level(settings: Settings) -> None:
@@ -38,7 +48,9 @@ async def start(ls: Connection) -> None:
     method = types.WORKSPACE_DID_CHANGE_CONFIGURATION
     offered = ls.client_capabilities.workspace
     if offered and (change := offered.did_change_configuration) and change.dynamic_registration:
-        await ls.announce(method, types.DidChangeConfigurationRegistrationOptions(section=_SECTION))
+        await ls.announce(
+            method, types.DidChangeConfigurationRegistrationOptions(section=_SECTIONS)
+        )
     if _can_be_asked(ls):
         await _fetch(ls)
 
@@ -56,14 +68,15 @@ async def _fetch(ls: Connection) -> None:
     """Asks the client; of several answers that of the newest question counts."""
     ls.fetches += 1
     mine = ls.fetches
-    items = [types.ConfigurationItem(section=_SECTION)]
+    items = [types.ConfigurationItem(section=name) for name in _SECTIONS]
     try:
         answers = await ls.workspace_configuration_async(types.ConfigurationParams(items=items))
     except JsonRpcException as error:
         logger.info("the client does not tell its settings: %s", type(error).__name__)
         return
-    if mine == ls.fetches and answers and answers[0] is not None:
-        _apply(ls, answers[0])
+    told = next((answer for answer in answers if answer is not None), None)
+    if mine == ls.fetches and told is not None:
+        _apply(ls, told)
 
 
 def _apply(ls: Connection, options: Any) -> None:

@@ -317,7 +317,7 @@ async def test_settings_are_fetched_at_the_start_and_when_they_have_changed(star
     )
     await editor.initialize(options={"maxTokens": 5}, workspace=workspace)
     await editor.until(lambda: found)
-    assert found[types.WORKSPACE_DID_CHANGE_CONFIGURATION] == {"section": "dg-lsp"}
+    assert found[types.WORKSPACE_DID_CHANGE_CONFIGURATION] == {"section": ["dg-lsp", "dgLsp"]}
     editor.open("x = ")
 
     async def until_shown(wanted):

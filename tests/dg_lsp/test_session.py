@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 
 import pytest
 
@@ -232,7 +233,7 @@ async def test_a_failure_is_said_once_and_taken_back_with_the_next_answer():
     assert desk.warnings == ["no engine; start one"]
     for _ in range(2):
         assert len(await desk.complete(0, 1)) == 1
-    assert desk.statuses[1:] == [Status("ready", progress=1.0)]
+    assert {status.state for status in desk.statuses[1:]} == {"ready"}
 
 
 async def test_our_own_errors_are_logged_without_their_text(caplog):
@@ -335,7 +336,32 @@ async def test_the_status_says_why_and_then_what_the_engine_does():
         assert await desk.complete(0, 4, "file:///w/a.md", automatic=True) == []
     assert desk.statuses[1:] == [Status("disabled", "completions are off in markdown")]
     assert len(await desk.complete(0, 4)) == 1
-    assert desk.statuses[2:] == [Status("ready", progress=1.0)]
+    assert desk.statuses[2] == Status("ready", progress=1.0)
+
+
+async def test_a_ready_engine_tells_what_the_last_completion_took():
+    desk = Desk("1234", "")
+    desk.open("x = ")
+    await settle()
+    assert len(await desk.complete(0, 4)) == 1
+    told = desk.statuses[-1]
+    assert told.state == "ready" and re.fullmatch(r"last answer \d+ ms", told.message)
+    desk.open("y = ")
+    assert await desk.complete(0, 4) == []
+    assert desk.statuses[-1] == told
+
+
+async def test_an_answer_that_keeps_one_waiting_is_said_to_be_thought_about(monkeypatch):
+    monkeypatch.setattr("dg_lsp.session._PATIENCE_S", 0)
+    desk = Desk(None)
+    desk.open("x = ")
+    await settle()
+    asked = asyncio.create_task(desk.complete(0, 4))
+    await settle()
+    assert desk.statuses[-1] == Status("thinking")
+    await desk.session.aclose()
+    assert await asked is None
+    assert desk.statuses[-1].state == "ready"
 
 
 async def test_a_file_that_is_too_large_is_excluded_and_says_so():

@@ -55,6 +55,13 @@ def test_switches_go_over_the_settings():
     assert silence(switches, off) is None
 
 
+def test_turned_back_to_what_the_settings_say_a_switch_follows_them_again():
+    switches = Switches()
+    assert [switches.toggle("global", "", Settings()) for _ in range(2)] == [False, True]
+    off = Settings(enabled=False)
+    assert silence(switches, off) == Status("disabled", "completions are off")
+
+
 def test_a_pause_ends_by_itself_or_when_told(clock):
     switches = Switches(clock)
     switches.snooze(5)

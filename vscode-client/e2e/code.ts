@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
-import { chromium, type Browser, type Locator, type Page } from "playwright-core";
+import { after, afterEach, type TestContext } from "node:test";
+import { chromium, type BrowserContext, type Locator, type Page } from "playwright-core";
 
 export const ROOT = path.resolve("..");
 export const PYTHON = process.env["PYTHON"] ?? path.join(ROOT, ".venv/bin/python");
@@ -13,6 +14,8 @@ export const DG_LSP = path.join(path.dirname(PYTHON), "dg-lsp");
 const TOOLS = process.env["E2E_TOOLS"] ?? path.join(ROOT, "build/e2e");
 const PICTURES = path.resolve("out/pictures");
 const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
+const NODE = path.join(TOOLS, "bin/node");
+const ENTRY = path.join(TOOLS, "node_modules/code-server/out/node/entry.js");
 const QUIET = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -31,6 +34,27 @@ const SETTINGS = {
   "chat.disableAIFeatures": true,
 };
 
+// What all tests of a file share: the packaged extension, installed where there is no network, and a browser.
+const EXTENSIONS = mkdtempSync(path.join(tmpdir(), "e2e-extensions-"));
+const install = ["--extensions-dir", EXTENSIONS, "--install-extension", path.resolve("dist/dg-lsp.vsix")];
+execFileSync("unshare", ["-rn", NODE, ENTRY, "--user-data-dir", path.join(EXTENSIONS, ".user"), ...install], { stdio: "pipe" });
+const browser = chromium.launch({ executablePath: CHROMIUM, args: QUIET });
+
+let newest: Code | undefined;
+
+afterEach(async (context) => {
+  const { name, passed } = context as TestContext & { passed: boolean };
+  if (!passed) {
+    await newest?.picture(`failed: ${name.replaceAll("/", " ")}`);
+    console.log(newest?.log());
+  }
+});
+
+after(async () => {
+  await (await browser).close();
+  rmSync(EXTENSIONS, { recursive: true, force: true });
+});
+
 /** What a test starts with. */
 interface Start {
   readonly settings: object;
@@ -44,34 +68,26 @@ export class Code {
   readonly directory = mkdtempSync(path.join(tmpdir(), "e2e-"));
   readonly workspace = path.join(this.directory, "workspace");
   readonly userSettings = path.join(this.directory, "user/User/settings.json");
+  readonly machineSettings = path.join(this.directory, "user/Machine/settings.json");
   private readonly port = 20_000 + Math.floor(Math.random() * 20_000);
   private server!: ChildProcess;
-  private browser!: Browser;
+  private context!: BrowserContext;
   page!: Page;
 
-  /** Installs the extension, where there is no network, and starts it all. */
+  /** Starts it all, the extension included. */
   static async start({ settings, env, folders = [], other }: Start): Promise<Code> {
-    const code = new Code();
+    const code = (newest = new Code());
     mkdirSync(code.workspace);
     folders.forEach((folder) => mkdirSync(path.join(code.workspace, folder)));
     const all = path.join(code.directory, "all.code-workspace");
     write(all, { folders: folders.map((folder) => ({ path: path.join(code.workspace, folder) })) });
     const user = { ...SETTINGS, "dgLsp.server.path": DG_LSP, ...settings };
     write(code.userSettings, user);
-    write(path.join(code.directory, "user/Machine/settings.json"), user); // where a machine's own are kept
-    if (other) {
-      code.addExtension(other);
-    }
-    const [node, before] = code.command;
-    execFileSync("unshare", ["-rn", node, ...before, "--install-extension", path.resolve("dist/dg-lsp.vsix")], { stdio: "pipe" });
-    code.server = code.spawn(
-      ["--auth", "none", "--bind-addr", `127.0.0.1:${code.port}`, "--disable-telemetry",
-        "--disable-update-check", "--reconnection-grace-time", "3"],
-      env,
-    );
+    write(code.machineSettings, user); // where a machine's own are kept
+    code.server = code.spawn(other ? code.extensionsWith(other) : EXTENSIONS, env);
     await until(() => fetch(`http://127.0.0.1:${code.port}/healthz`).then(({ ok }) => ok, () => false));
-    code.browser = await chromium.launch({ executablePath: CHROMIUM, args: QUIET });
-    code.page = await code.browser.newPage({ viewport: { width: 960, height: 540 } });
+    code.context = await (await browser).newContext({ viewport: { width: 960, height: 540 } });
+    code.page = await code.context.newPage();
     code.page.setDefaultTimeout(120_000);
     const opened = folders.length > 0 ? `workspace=${all}` : `folder=${code.workspace}`;
     await code.page.goto(`http://127.0.0.1:${code.port}/?${opened}`);
@@ -95,15 +111,15 @@ export class Code {
     const found = this.page.locator(".quick-input-list .monaco-list-row").getByText(name).first();
     const active = this.page.locator(`.tab.active[data-resource-name="${name}"]`);
     await until(async () => {
-      await this.press("Escape", "Control+p"); // again where the search did not know the file yet
-      await this.page.keyboard.insertText(`${name}:${line}:${column}`);
+      await this.press("Escape", "Control+p");
+      await this.page.keyboard.insertText(`${file}:${line}:${column}`); // a whole path needs no search
       if (!(await appears(found))) {
         return false;
       }
       await this.press("Enter");
       return appears(active);
     }, () => `${name} does not open`);
-    await this.page.locator(".editor-instance .cursor").first().waitFor({ state: "attached" });
+    await this.page.locator(".editor-instance .cursor, .notebookOverlay .cell").first().waitFor({ state: "attached" });
   }
 
   async type(text: string): Promise<void> {
@@ -152,6 +168,14 @@ export class Code {
     await this.press("Enter");
   }
 
+  /** Runs a command of VS Code by its title. */
+  async run(title: string): Promise<void> {
+    await this.press("F1");
+    await this.page.keyboard.insertText(title);
+    await this.page.locator(".quick-input-list .monaco-list-row.focused").filter({ hasText: title }).waitFor();
+    await this.press("Enter");
+  }
+
   /** What the status bar says aloud. */
   status(): Locator {
     return this.page.locator('.statusbar-item[id*="dgLsp"]');
@@ -179,8 +203,15 @@ export class Code {
     await this.page.screenshot({ path: path.join(PICTURES, `${name}.png`), animations: "disabled" });
   }
 
+  /** What the extension and the server have logged. */
+  log(): string {
+    const files = readdirSync(path.join(this.directory, "user"), { recursive: true, encoding: "utf8" });
+    const logs = files.filter((file) => file.endsWith("dg-lsp.log"));
+    return logs.map((file) => readFileSync(path.join(this.directory, "user", file), "utf8")).join("\n");
+  }
+
   async stop(): Promise<void> {
-    await this.browser.close();
+    await this.context.close();
     const gone = new Promise((resolve) => this.server.once("exit", resolve));
     this.server.kill();
     await gone;
@@ -188,28 +219,24 @@ export class Code {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
-  private get command(): [string, string[]] {
-    const node = path.join(TOOLS, "bin/node");
-    const entry = path.join(TOOLS, "node_modules/code-server/out/node/entry.js");
-    const directories = [
-      "--user-data-dir", path.join(this.directory, "user"),
-      "--extensions-dir", path.join(this.directory, "extensions"),
-    ];
-    return [node, [entry, ...directories]];
-  }
-
-  /** An extension that does nothing. */
-  private addExtension(manifest: { publisher: string; name: string }): void {
-    const directory = path.join(this.directory, `extensions/${manifest.publisher}.${manifest.name}-1.0.0`);
+  /** A directory of extensions: ours and one that does nothing. */
+  private extensionsWith(manifest: { publisher: string; name: string }): string {
+    const extensions = path.join(this.directory, "extensions");
+    cpSync(EXTENSIONS, extensions, { recursive: true });
+    rmSync(path.join(extensions, "extensions.json")); // VS Code then looks for itself what is there
+    const directory = path.join(extensions, `${manifest.publisher}.${manifest.name}-1.0.0`);
     const version = { version: "1.0.0", engines: { vscode: "^1.100.0" }, main: "main.js" };
     write(path.join(directory, "package.json"), { ...manifest, ...version, activationEvents: ["*"] });
     writeFileSync(path.join(directory, "main.js"), "exports.activate = () => undefined;\n");
+    return extensions;
   }
 
-  private spawn(args: string[], env: Record<string, string>): ChildProcess {
-    const [node, before] = this.command;
+  private spawn(extensions: string, env: Readonly<Record<string, string>>): ChildProcess {
+    const directories = ["--user-data-dir", path.join(this.directory, "user"), "--extensions-dir", extensions];
+    const address = ["--auth", "none", "--bind-addr", `127.0.0.1:${this.port}`];
+    const quiet = ["--disable-telemetry", "--disable-update-check", "--reconnection-grace-time", "3"];
     const environment = { ...process.env, ...env, E2E_DIRECTORY: this.directory };
-    return spawn(node, [...before, ...args], { env: environment, stdio: "ignore" });
+    return spawn(NODE, [ENTRY, ...directories, ...address, ...quiet], { env: environment, stdio: "ignore" });
   }
 }
 

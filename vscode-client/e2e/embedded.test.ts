@@ -1,7 +1,7 @@
 /** The default model, its real engine and the views, of which pictures are kept. */
 
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
 import { after, before, test } from "node:test";
@@ -44,6 +44,22 @@ test("the embedded model completes a Python function, and Tab takes what was sho
   await code.untilSaved("names.py", TEXT.replace("|", `return ${shown}`));
 });
 
+test("the menu restarts the engine", async () => {
+  await code.choose("Restart the Engine");
+  await code.untilStatus(/starting|loading/);
+  await code.untilStatus(/ready: dg-mini · cpu/);
+});
+
+test("the chosen model is kept as a setting and takes the place of the running one", async () => {
+  for (const [model, status] of [["no-such-model", /failed: .*no-such-model/], ["dg-mini", /ready: dg-mini · cpu/]] as const) {
+    await code.choose("Choose the Model");
+    await code.page.locator(".quick-input-widget input[type=text]").fill(model);
+    await code.press("Enter");
+    await code.untilStatus(status);
+    assert.ok(readFileSync(code.machineSettings, "utf8").includes(`"dgLsp.engine.model": "${model}"`));
+  }
+});
+
 test("the menu opens from the status bar and leads to the statistics", async () => {
   const at = Math.floor(Date.now() / 1000) - 86_400;
   const lines = Array.from({ length: 40 }, (_, index) => ({ at, event: "shown", ms: 60 + 9 * index }));
@@ -72,4 +88,14 @@ test("the menu opens from the status bar and leads to the statistics", async () 
   assert.match(text, /Of what was accepted, still there/);
   await code.page.waitForTimeout(500); // until it is painted: the picture is for people
   await code.picture("statistics");
+});
+
+test("the menu leads to the log, the settings and the walkthrough", async () => {
+  await code.choose("Log");
+  await code.page.locator(".output-view .view-line").filter({ hasText: /\[(info|warning|error)\]/ }).first().waitFor();
+  await code.choose("Settings");
+  await code.page.locator(".settings-editor").getByText("A name that dg-lsp pull knows").first().waitFor();
+  await code.choose("Walkthrough");
+  await code.page.getByText("A language server, an engine and a small model").first().waitFor();
+  await code.picture("walkthrough");
 });

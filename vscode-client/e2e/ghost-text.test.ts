@@ -1,6 +1,6 @@
 /** What a user sees and presses, each against exact answers of a scripted engine. */
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import assert from "node:assert/strict";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
@@ -11,12 +11,13 @@ import { startEngine } from "./engine";
 const SAY = "# say alpha beta(gamma)\n\n";
 const FULL = "x = alpha beta(gamma)";
 const runtime = mkdtempSync(path.join(tmpdir(), "dg-"));
+const statistics = path.join(runtime, "statistics");
 let code: Code;
 let endEngine: () => void;
 
 before(async () => {
   endEngine = await startEngine(runtime);
-  const env = { DG_LSP_RUNTIME_DIR: runtime, DG_LSP_STATISTICS: path.join(runtime, "statistics"), PYTHONPATH: ROOT };
+  const env = { DG_LSP_RUNTIME_DIR: runtime, DG_LSP_STATISTICS: statistics, PYTHONPATH: ROOT };
   code = await Code.start({ settings: { "dgLsp.engine.model": "scripted", "dgLsp.engine.start": false }, env });
   await code.open("first.txt", "|\n");
   await code.untilStatus(/ready/);
@@ -28,6 +29,11 @@ after(async () => {
   rmSync(runtime, { recursive: true, force: true });
 });
 
+/** Whether the server has written this among its figures. */
+function noted(figure: string): boolean {
+  return existsSync(statistics) && readFileSync(statistics, "utf8").includes(figure);
+}
+
 test("ghost text appears, Tab takes exactly it, one undo takes it back", async () => {
   await code.open("tab.txt", `${SAY}|\n`);
   await code.type("x = ");
@@ -35,6 +41,7 @@ test("ghost text appears, Tab takes exactly it, one undo takes it back", async (
   await code.picture("scripted");
   await code.press("Tab");
   await code.untilSaved("tab.txt", `${SAY}${FULL}\n`);
+  await until(() => noted('"how": "full"'));
   await code.press("Control+z");
   await code.untilSaved("tab.txt", `${SAY}x = \n`);
 });
@@ -46,6 +53,8 @@ test("Ctrl+Right takes a word and leaves the rest to see", async () => {
   await code.press("Control+ArrowRight");
   await code.untilGhost(" beta(gamma)");
   await code.untilSaved("word.txt", `${SAY}x = alpha\n`);
+  await code.type("!"); // which ends what was shown
+  await until(() => noted('"how": "partial"'));
 });
 
 test("Ctrl+Alt+Right takes a line", async () => {
@@ -55,6 +64,17 @@ test("Ctrl+Alt+Right takes a line", async () => {
   await code.untilGhost(/^one/);
   await code.press("Control+Alt+ArrowRight");
   await code.untilSaved("line.txt", `${say}x = one\n\n`); // the line's end with it
+});
+
+test("further lines are indented as the editor indents", async () => {
+  code.configure({ "editor.detectIndentation": false, "editor.insertSpaces": false });
+  const say = "# say if:\\n    one\n\n";
+  await code.open("tabs.txt", `${say}|\n`);
+  await code.type("x = ");
+  await code.untilGhost(/^if:/);
+  await code.press("Tab");
+  await code.untilSaved("tabs.txt", `${say}x = if:\n\tone\n`);
+  code.configure({});
 });
 
 test("typing what is shown never makes it flicker", async () => {
@@ -128,8 +148,12 @@ test("Alt+\\ asks where nothing is offered unasked, Alt+] shows the next alterna
   await code.untilGhost("one()");
 });
 
-test("a pause, a language that is off and a file that is excluded are said, and end", async () => {
+test("completions that are off, a pause, a language that is off and an excluded file are said, and end", async () => {
   await code.open("off.txt", `${SAY}|\n`);
+  await code.choose("Turn On or Off");
+  await code.untilStatus(/disabled: completions are off$/);
+  await code.choose("Turn On or Off");
+  await code.untilStatus(/ready/);
   await code.choose("Pause for 5 Minutes");
   await code.untilStatus(/snoozed: completions pause for 5 min more/);
   await code.choose("End the Pause");
@@ -147,6 +171,23 @@ test("a pause, a language that is off and a file that is excluded are said, and 
   await code.untilStatus(/ready: scripted · cpu · last answer \d+ ms/);
 });
 
+test("while a selection stands, as in a snippet, nothing is asked for unasked", async () => {
+  code.configure({});
+  const snippet = { Ask: { prefix: "ask", body: "x = ${1:value}" } };
+  writeFileSync(path.join(code.workspace, ".vscode/ask.code-snippets"), JSON.stringify(snippet));
+  await code.open("snippet.ini", `${SAY}|\n`);
+  await code.run("Snippets: Insert Snippet");
+  await code.page.locator(".quick-input-list .monaco-list-row").getByText("ask").first().waitFor();
+  await code.page.keyboard.insertText("ask");
+  await code.press("Enter");
+  await code.page.locator(".selected-text").first().waitFor({ state: "attached" });
+  await code.page.waitForTimeout(1000); // for what must not come
+  assert.ok(!noted('"language": "ini"'));
+  await code.press("Backspace", "Backspace", "Space"); // the selection is gone, and something is typed
+  await code.untilGhost("alpha beta(gamma)");
+  await until(() => noted('"language": "ini"'));
+});
+
 test("while the engine is asked, the status says that it thinks", async () => {
   await code.open("thinking.txt", "slow 1000|\n"); // steps: many seconds
   await code.press("Enter");
@@ -157,6 +198,15 @@ test("a second file in the same window has its own completions", async () => {
   await code.open("second.txt", "# say second answer\n\n|\n");
   await code.type("y = ");
   await code.untilGhost("second answer");
+});
+
+test("a notebook's cell is completed with the cells above it in view", async () => {
+  const cells = ["# say alpha(beta)", "|"].map((source) => ({ cell_type: "code", metadata: {}, outputs: [], source }));
+  const book = JSON.stringify({ cells, metadata: { kernelspec: { language: "python", name: "python3" } }, nbformat: 4, nbformat_minor: 2 });
+  await code.open("book.ipynb", book);
+  await code.page.locator(".notebookOverlay .cell-editor-container").nth(1).click();
+  await code.type("x = ");
+  await code.untilGhost("alpha(beta)");
 });
 
 test("settings hold at once", async () => {

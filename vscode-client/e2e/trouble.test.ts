@@ -62,8 +62,9 @@ test("several folders are one server's; each can be turned off alone", async () 
 
 test("another extension with ghost text is told of once; asked to, we give way to it", async () => {
   endEngine = await startEngine(home);
-  const other = { publisher: "Codeium", name: "codeium", displayName: "The Other One" }; // VS Code keeps Copilot's id to itself
-  code = await Code.start({ settings: SCRIPTED, env: env(), other });
+  const other = { publisher: "GitHub", name: "copilot", displayName: "The Other One" };
+  const copilots = { "chat.disableAIFeatures": false, "chat.extensionUnification.enabled": false }; // or VS Code ignores it
+  code = await Code.start({ settings: { ...SCRIPTED, ...copilots }, env: env(), other });
   const toasts = code.page.locator(".notification-toast");
   await toasts.getByText("The Other One shows ghost text too").waitFor();
   await code.picture("rival");

@@ -2,11 +2,10 @@
 
 import * as vscode from "vscode";
 
-interface Contributed {
-  readonly command: string;
-  readonly title: string;
-  readonly icon: string;
-}
+/** Runs a command of the server, of this extension or of VS Code, which tells what fails. */
+const run = vscode.commands.executeCommand;
+
+type Contributed = Readonly<Record<"command" | "title" | "icon", string>>;
 
 /** The commands that need nothing but VS Code and, most of them, the server's commands. */
 export function commands({ packageJSON }: vscode.Extension<unknown>): Record<string, () => unknown> {
@@ -43,16 +42,12 @@ async function selectModel(): Promise<void> {
   const model = await vscode.window.showInputBox({ prompt, value: settings.get("model", "") });
   if (model) {
     await settings.update("model", model, true);
+    await run("dgLsp.chooseModel", model);
   }
 }
 
 async function showStatistics(): Promise<void> {
-  const { html } = (await run("dgLsp.showStatistics")) as { html: string };
+  const { html } = await run<{ html: string }>("dgLsp.showStatistics");
   const panel = vscode.window.createWebviewPanel("dgLsp.statistics", "dg-lsp", vscode.ViewColumn.Active);
   panel.webview.html = html;
-}
-
-/** Runs a command of the server, of this extension or of VS Code, which tells what fails. */
-function run(command: string, ...args: unknown[]): Thenable<unknown> {
-  return vscode.commands.executeCommand(command, ...args);
 }

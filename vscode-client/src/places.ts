@@ -1,35 +1,28 @@
-/** WHERE the server may be installed, in the order in which it is looked for. Pure; knows no editor. */
+/** WHERE the server may be installed, in the order in which it is looked for. Knows no editor. */
 
+import { homedir } from "node:os";
 import * as path from "node:path";
 
-/** What decides where to look. `folders` is empty where the workspace is not trusted. */
-export interface Surroundings {
-  readonly setting: string;
-  readonly folders: readonly string[];
-  readonly env: Readonly<Record<string, string | undefined>>;
-  readonly home: string;
-  readonly privateVenv: string;
-  readonly windows: boolean;
-}
-
-/** All places of the executable, the best first; a setting that names one is the only place. */
-export function places({ setting, folders, env, home, privateVenv, windows }: Surroundings): string[] {
+/**
+ * All places of the executable, the best first; a setting that names one is the only place.
+ * `folders` are those of a trusted workspace, `own` is the environment that this extension makes.
+ */
+export function places(setting: string, folders: readonly string[], own: string): string[] {
   if (setting) {
-    return [setting.replace(/^~(?=[/\\])/, home)];
+    return [setting.replace(/^~(?=[/\\])/, homedir())];
   }
-  const venvs = folders.flatMap((folder) => [path.join(folder, ".venv"), path.join(folder, "venv")]);
-  const onPath = (env["PATH"] ?? "").split(path.delimiter);
-  const tools = [env["UV_TOOL_BIN_DIR"], env["PIPX_BIN_DIR"], env["XDG_BIN_HOME"], path.join(home, ".local/bin")];
+  const { PATH = "", UV_TOOL_BIN_DIR = "", PIPX_BIN_DIR = "", XDG_BIN_HOME = "" } = process.env;
+  const tools = [UV_TOOL_BIN_DIR, PIPX_BIN_DIR, XDG_BIN_HOME, path.join(homedir(), ".local/bin")];
+  const directories = [...PATH.split(path.delimiter), ...tools].filter((place) => path.isAbsolute(place));
+  const name = process.platform === "win32" ? "dg-lsp.exe" : "dg-lsp";
   return [
-    ...venvs.map((venv) => inVenv(venv, "dg-lsp", windows)),
-    ...[...onPath, ...tools]
-      .filter((directory): directory is string => directory !== undefined && path.isAbsolute(directory))
-      .map((directory) => path.join(directory, windows ? "dg-lsp.exe" : "dg-lsp")),
-    inVenv(privateVenv, "dg-lsp", windows),
+    ...folders.flatMap((folder) => [".venv", "venv"].map((venv) => inVenv(path.join(folder, venv), "dg-lsp"))),
+    ...directories.map((directory) => path.join(directory, name)),
+    inVenv(own, "dg-lsp"),
   ];
 }
 
 /** A program of a virtual environment. */
-export function inVenv(venv: string, name: string, windows = process.platform === "win32"): string {
-  return windows ? path.join(venv, "Scripts", `${name}.exe`) : path.join(venv, "bin", name);
+export function inVenv(venv: string, name: string): string {
+  return process.platform === "win32" ? path.join(venv, "Scripts", `${name}.exe`) : path.join(venv, "bin", name);
 }

@@ -3,9 +3,17 @@
 import * as vscode from "vscode";
 
 const RIVALS = new Set([
-  "amazonwebservices.amazon-q-vscode", "augment.vscode-augment", "codeium.codeium", "continue.continue",
-  "ggml-org.llama-vscode", "github.copilot", "github.copilot-chat", "google.geminicodeassist",
-  "supermaven.supermaven", "tabbyml.vscode-tabby", "tabnine.tabnine-vscode",
+  "amazonwebservices.amazon-q-vscode",
+  "augment.vscode-augment",
+  "codeium.codeium",
+  "continue.continue",
+  "ggml-org.llama-vscode",
+  "github.copilot",
+  "github.copilot-chat",
+  "google.geminicodeassist",
+  "supermaven.supermaven",
+  "tabbyml.vscode-tabby",
+  "tabnine.tabnine-vscode",
   "visualstudioexptteam.intellicode-completions",
 ]);
 

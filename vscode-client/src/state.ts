@@ -4,7 +4,7 @@
 export interface Status {
   readonly state: string;
   readonly message: string;
-  readonly progress: number;
+  readonly progress?: number;
 }
 
 const ICONS: Readonly<Record<string, string>> = {
@@ -19,18 +19,11 @@ const ICONS: Readonly<Record<string, string>> = {
   excluded: "eye-closed",
 };
 
-/** A status bar item's text, for a glance, and its tooltip; `lastMs` is what the last answer took. */
-export function describe(
-  { state, message, progress }: Status,
-  requests: number,
-  lastMs?: number,
-): { text: string; tooltip: string } {
-  const shown = state === "ready" && requests > 0 ? "thinking" : state;
+/** A status bar item's text, for a glance, and its tooltip. */
+export function describe({ state, message, progress = 0 }: Status): { text: string; tooltip: string } {
   const percent = state === "loading" ? ` ${Math.round(100 * progress)} %` : "";
-  const last = state === "ready" && lastMs !== undefined ? `last answer ${Math.round(lastMs)} ms` : "";
-  const details = [message, last].filter(Boolean).join(" · ");
   return {
-    text: `$(${ICONS[shown] ?? "question"}) dg-lsp${percent}`,
-    tooltip: `dg-lsp: ${details ? `${shown}: ${details}` : shown}`,
+    text: `$(${ICONS[state] ?? "question"}) dg-lsp${percent}`,
+    tooltip: `dg-lsp: ${message ? `${state}: ${message}` : state}`,
   };
 }

@@ -101,7 +101,7 @@ function M.status()
     return 'dg-lsp: off'
   end
   local status = client.status(running)
-  if status.state == 'ready' or status.state == 'running' then
+  if vim.tbl_contains({ 'running', 'ready', 'thinking' }, status.state) then
     return ''
   elseif status.state == 'loading' then
     return ('dg-lsp: loading %d%%'):format(100 * status.progress)
