@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from dg_lsp import engine_process
 from tests.editor import starting
-from tests.running import end_published, running
+from tests.running import SCRIPTED, end_published, running
 
 
 @pytest_asyncio.fixture
@@ -64,3 +65,18 @@ def hold(tmp_path, monkeypatch):
     file.touch()
     monkeypatch.setenv("SCRIPTED_ENGINE_HOLD", str(file))
     return file
+
+
+@pytest.fixture
+def directory(monkeypatch):
+    """This user's runtime directory for one test; the engine started in it ends with the test."""
+    with tempfile.TemporaryDirectory(prefix="dg") as name:
+        path = Path(name) / "run"
+        monkeypatch.setenv("DG_LSP_RUNTIME_DIR", str(path))
+        monkeypatch.setenv("DG_LSP_IDLE_EXIT_S", "20")
+        monkeypatch.setenv("SCRIPTED_ENGINE_STEPS", str(Path(name) / "run.steps"))
+        monkeypatch.setattr(engine_process, "COMMAND", SCRIPTED)
+        try:
+            yield path
+        finally:
+            end_published(path)

@@ -5,10 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from contextlib import asynccontextmanager, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -17,40 +14,11 @@ from filelock import FileLock
 
 from dg_lsp import client as client_module
 from dg_lsp import engine_process
-from dg_lsp.client import EngineClient, EngineStatus, EngineUnavailable
+from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.settings import EngineSettings
-from engine.request import PROTOCOL, ContextChunk, InfillRequest
+from engine.request import PROTOCOL, ContextChunk
+from tests.dg_lsp.clients import opened, request
 from tests.running import SCRIPTED, end_published, is_alive, published, running, until
-
-SETTINGS = EngineSettings(model="scripted", start_timeout_s=20)
-
-
-@pytest.fixture
-def directory(monkeypatch):
-    """This user's runtime directory for one test; the engine started in it ends with the test."""
-    with tempfile.TemporaryDirectory(prefix="dg") as name:
-        path = Path(name) / "run"
-        monkeypatch.setenv("DG_LSP_RUNTIME_DIR", str(path))
-        monkeypatch.setenv("DG_LSP_IDLE_EXIT_S", "20")
-        monkeypatch.setenv("SCRIPTED_ENGINE_STEPS", str(Path(name) / "run.steps"))
-        monkeypatch.setattr(engine_process, "COMMAND", SCRIPTED)
-        try:
-            yield path
-        finally:
-            end_published(path)
-
-
-@asynccontextmanager
-async def opened(settings=SETTINGS, **options):
-    client = EngineClient(settings, **options)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-def request(prefix="hi", **fields):
-    return InfillRequest(prefix=prefix, **fields)
 
 
 def steps_done(directory):
@@ -64,32 +32,6 @@ async def eventually(condition):
 
 def starts(directory):
     return (directory / "engine.log").read_text().count(" listens on ")
-
-
-HEALTHY = json.dumps({"protocol": PROTOCOL, "status": "ready"}).encode()
-
-
-@contextmanager
-def answering(health, body=b""):
-    """The address of a program that answers each question after its health with `body`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            self.send_response(200)
-            self.end_headers()
-            with suppress(OSError):
-                self.wfile.write(health if self.command == "GET" else body)
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as other:
-        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{other.server_port}"
-        other.shutdown()
 
 
 class TestStarting:
@@ -422,104 +364,6 @@ class TestLease:
             assert (await client.infill(request())).text == "[hi|]"
             await eventually(lambda: published(directory))
             assert (await client.health())["leases"] == 1
-
-
-class TestUrl:
-    async def test_a_unix_socket_is_used_and_nothing_started(self, directory, tmp_path):
-        with running(tmp_path / "run") as engine:
-            url = "unix:" + published(engine.directory)["socket"]
-            async with opened(EngineSettings(url=url)) as client:
-                assert (await client.infill(request())).text == "[hi|]"
-        assert not directory.exists()
-
-    async def test_tcp_needs_the_token(self, directory, tmp_path):
-        with running(tmp_path / "run", "--tcp", "0") as engine:
-            info = published(engine.directory)
-            async with opened(EngineSettings(url=info["url"], token=info["token"])) as client:
-                assert (await client.infill(request())).text == "[hi|]"
-            for token in ("", "wrong"):
-                async with opened(EngineSettings(url=info["url"], token=token)) as client:
-                    with pytest.raises(EngineUnavailable, match=r"set engine\.token to the one"):
-                        await client.infill(request())
-                    with pytest.raises(EngineUnavailable, match=r"set engine\.token to the one"):
-                        await client.stop()
-
-    async def test_a_tcp_engine_of_this_user_is_found_with_its_token(self, directory):
-        with running(directory, "--tcp", "0"):
-            async with opened() as client:
-                assert (await client.infill(request())).text == "[hi|]"
-
-    @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "unix:/nonexistent/engine.sock"])
-    async def test_an_url_without_an_engine_is_named(self, directory, url):
-        async with opened(EngineSettings(url=url)) as client:
-            assert await client.health() is None
-            assert not await client.stop()
-            with pytest.raises(EngineUnavailable, match=f"no engine answers at {url}; start it"):
-                await client.connect()
-
-    @pytest.mark.parametrize("url", ["localhost:80", "ftp://x", "http://a:b"])
-    async def test_a_bad_url_is_named(self, directory, url):
-        async with opened(EngineSettings(url=url)) as client:
-            with pytest.raises(EngineUnavailable, match=r"engine\.url (must be|or engine)"):
-                await client.connect()
-
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"hello",
-            b"[]",
-            b"{}",
-            b"[" * 100_000,
-            b'{"protocol": 1, "status": "ready", "engine": [1]}',
-            b'{"protocol": 1, "status": "ready", "engine": {"prompt_tokens": "many"}}',
-            b'{"protocol": 1, "status": "loading", "progress": "half"}',
-        ],
-    )
-    async def test_another_programs_answer_is_not_taken_for_an_engine(self, directory, body):
-        with answering(body) as url:
-            async with opened(EngineSettings(url=url)) as client:
-                with pytest.raises(EngineUnavailable, match="no engine answers at"):
-                    await client.connect()
-
-    @pytest.mark.parametrize("on_draft", [None, lambda _: None])
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"hello",
-            b"5",
-            b"[[]]",
-            b"{}",
-            b'{"draft": 3}',
-            b'{"result": {"text": 3}}',
-            b'{"text": "x", "confidence": "high"}',
-            b"[" * 100_000,
-            b'{"error": "no"}',
-            b"\xff\xfe",
-        ],
-    )
-    async def test_garbage_for_an_answer_is_one_line(self, directory, body, on_draft):
-        with answering(HEALTHY, body) as url:
-            async with opened(EngineSettings(url=url)) as client:
-                with pytest.raises(EngineUnavailable) as raised:
-                    await client.infill(request(), on_draft)
-        assert "\n" not in str(raised.value)
-
-    async def test_an_answer_without_end_is_given_up(self, directory):
-        with answering(HEALTHY, b" " * 11_000_000) as url:
-            async with opened(EngineSettings(url=url)) as client:
-                with pytest.raises(EngineUnavailable, match="longer than 10000000 bytes"):
-                    await client.infill(request())
-
-    async def test_what_speaks_no_http_is_no_engine(self, directory):
-        async def babble(reader, writer):
-            writer.write(b"220 mail.example ready\r\n" * 10)
-            writer.close()
-
-        async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            async with opened(EngineSettings(url=f"http://127.0.0.1:{port}")) as client:
-                with pytest.raises(EngineUnavailable, match="no engine answers at"):
-                    await client.connect()
 
 
 class TestRuntimeDirectory:
