@@ -12,7 +12,7 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from engine import rendezvous
+from engine import rendezvous, server
 from engine.api import MAX_BODY_BYTES
 from engine.errors import EngineError
 from engine.worker import MAX_WAITING
@@ -528,3 +528,18 @@ class TestTcp:
         assert ended.returncode == 1
         assert f"token file {file}" in ended.stderr
         assert message in ended.stderr
+
+
+def test_options_of_how_weights_are_kept_and_steps_made_reach_the_engine(monkeypatch, tmp_path):
+    loaded = []
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")  # which loading sets for good
+    monkeypatch.setattr("engine.pull.resolve_model", Path)
+    monkeypatch.setattr(
+        "engine.runtime.Engine.load", lambda config, progress: loaded.append(config)
+    )
+    given = ["--model", str(tmp_path), "--runtime-dir", str(tmp_path), "--quantize", "int4"]
+    options = server._parser().parse_args([*given, "--soft-tokens", "16", "--template", "raw"])
+    server._load(options, lambda share, doing: None)
+    [config] = loaded
+    assert (config.quantize, config.soft_tokens, config.template) == ("int4", 16, "raw")
+    assert server._parser().parse_args(given).soft_tokens is None
