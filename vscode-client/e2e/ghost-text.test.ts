@@ -70,6 +70,7 @@ test("further lines are indented as the editor indents", async () => {
   code.configure({ "editor.detectIndentation": false, "editor.insertSpaces": false });
   const say = "# say if:\\n    one\n\n";
   await code.open("tabs.txt", `${say}|\n`);
+  await code.page.locator(".statusbar").getByText("Tab Size: 4").waitFor(); // the settings are there
   await code.type("x = ");
   await code.untilGhost(/^if:/);
   await code.press("Tab");
@@ -172,7 +173,7 @@ test("completions that are off, a pause, a language that is off and an excluded 
 });
 
 test("while a selection stands, as in a snippet, nothing is asked for unasked", async () => {
-  code.configure({});
+  code.configure({ "editor.inlineSuggest.suppressInSnippetMode": false }); // or VS Code asks for nothing there
   const snippet = { Ask: { prefix: "ask", body: "x = ${1:value}" } };
   writeFileSync(path.join(code.workspace, ".vscode/ask.code-snippets"), JSON.stringify(snippet));
   await code.open("snippet.ini", `${SAY}|\n`);
@@ -186,6 +187,7 @@ test("while a selection stands, as in a snippet, nothing is asked for unasked", 
   await code.press("Backspace", "Backspace", "Space"); // the selection is gone, and something is typed
   await code.untilGhost("alpha beta(gamma)");
   await until(() => noted('"language": "ini"'));
+  code.configure({});
 });
 
 test("while the engine is asked, the status says that it thinks", async () => {
