@@ -4,19 +4,21 @@ set -eu
 cd "$(dirname "$0")/.."
 dg_lsp=$1
 
-# fill FILE LINE [FROM]: the first line of FILE with the text LINE loses all from FROM on (default:
-# all but its indentation). Looked up by its text, so that the demo never points at another line.
+# fill LINE [FROM]: the first line of the engine with the text LINE loses all from FROM on (default: all but its
+# indentation). Looked up by its text, so that the demo never points at another line or file.
 fill() {
-    number=$(grep -nFm1 -- "$2" "$1" | cut -d: -f1)
-    line=$(sed -n "${number}p" "$1")
+    found=$(grep -rnFm1 --include='*.py' -- "$1" engine | head -n 1)
+    file=$(echo "$found" | cut -d: -f1)
+    number=$(echo "$found" | cut -d: -f2)
+    line=$(sed -n "${number}p" "$file")
     blanks=${line%%[! ]*}
-    before=${3:+${line%%"$3"*}}
+    before=${2:+${line%%"$2"*}}
     before=${before:-$blanks}
-    "$dg_lsp" complete --line "$1:$number:$((${#before} + 1))-$((${#line} + 1))"
+    "$dg_lsp" complete --line "$file:$number:$((${#before} + 1))-$((${#line} + 1))"
     echo
 }
 
 echo "The rest of a line is taken out and filled again:"
-fill engine/modules.py 'self.up_proj = Projection' 'Projection('
+fill 'self.up_proj = Projection' 'Projection('
 echo "A whole line is taken out and filled again:"
-fill engine/config.py 'return "silu"'
+fill 'return "silu"'
