@@ -16,7 +16,7 @@ from engine.runtime import Engine
 from engine.steps import Canvas
 from tests.engine import tiny
 from tests.engine.test_cache import make_config
-from tests.engine.test_config import LLAMA
+from tests.engine.test_hf_config import LLAMA
 from tests.engine.test_model import fresh_cache
 
 MASK, EMPTY = 3, 4

@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 from engine.request import ContextChunk, InfillRequest
 from engine.tokenizer import Tokenizer
 from tests.engine import tiny
-from tests.engine.test_config import LLAMA
+from tests.engine.test_hf_config import LLAMA
 
 CLOSED_THOUGHT = "<|channel>thought\n<channel|>"
 # What the released template does with one message of the user; CLOSED is there in some releases.
