@@ -1,6 +1,6 @@
 """One request in the engine's hands: prompt -> prefix cache -> denoising or decoding -> answers.
 
-`fill` chooses among three ways: a canvas denoised, a hole written with its suffix in view, a text
+A `Filling` chooses among three ways: a canvas denoised, a hole written with its suffix in view, a text
 continued. What they share with other requests is in `Parts`. Knows nothing of loading and of errors'
 consequences.
 """
@@ -87,23 +87,7 @@ class Clock:
         return {**self._stages, "total": (time.monotonic() - self.started) * 1000}
 
 
-def fill(
-    parts: Parts,
-    request: InfillRequest,
-    mode: Mode,
-    control: Control,
-    on_draft: Callable[[Draft], None],
-    clock: Clock,
-) -> Answer:
-    """Fills the hole in one of the ways the model was trained for; only encodes a request to prepare."""
-    filling = _Filling(parts, request, mode, control, on_draft, clock)
-    if request.prepare:
-        return filling.prepared()
-    ways = {Mode.DIFFUSION: filling.denoised, Mode.FIM: filling.written}
-    return ways.get(mode, filling.continued)()
-
-
-class _Filling:
+class Filling:
     """One request on its way."""
 
     def __init__(
@@ -119,6 +103,7 @@ class _Filling:
         self._config = parts.config
         self._model = parts.model
         self._request = request
+        self._mode = mode
         self._clock = clock
         self._prompt = self._laid_out(mode)
         self._wording = wording = Wording(request, self._prompt.healed, parts.tokenizer)
@@ -128,6 +113,13 @@ class _Filling:
 
         self._control = replace(control, on_draft=note)
         clock.mark("tokenize")
+
+    def answer(self) -> Answer:
+        """Fills the hole in one of the ways the model was trained for; only encodes a request to prepare."""
+        if self._request.prepare:
+            return self.prepared()
+        ways = {Mode.DIFFUSION: self.denoised, Mode.FIM: self.written}
+        return ways.get(self._mode, self.continued)()
 
     def prepared(self) -> Answer:
         """The prompt is encoded, and nothing written."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from engine import filling, fit, formats, hf_config, memory, prompt, steps
+from engine import fit, formats, hf_config, memory, prompt, steps
 from engine.answers import Answers
 from engine.cache import PrefixStore
 from engine.config import EngineConfig, SamplerConfig
 from engine.drafts import Pace
 from engine.errors import EngineError
-from engine.filling import Clock, Parts
+from engine.filling import Clock, Filling, Parts
 from engine.fit import OutOfMemory
 from engine.graphs import Graphs
 from engine.healing import Healer
@@ -181,7 +181,7 @@ class Engine:
                 on_draft(draft)
 
         try:
-            answer = filling.fill(self._parts, request, mode, control, note, clock)
+            answer = Filling(self._parts, request, mode, control, note, clock).answer()
         finally:  # what was written before it was cancelled helps the next request too
             self._parts.answers.remember(request.prefix, written)
         if answer.prompt_tokens - answer.cached_tokens > _LONG:
