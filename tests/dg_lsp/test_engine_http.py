@@ -49,7 +49,7 @@ def answering(health, body=b"", context=None):
 def certificate(tmp_path):
     """A certificate of localhost, signed by itself, with its key."""
     if shutil.which("openssl") is None:
-        pytest.skip("nothing here makes a certificate")
+        pytest.skip("no openssl, which makes the certificate; plain HTTP is tested all the same")
     file = tmp_path / "certificate.pem"
     named = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
     made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *named)
