@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine import plan
+from engine import plan, storage
 from engine.config import ModelConfig
 from engine.plan import BF16, Form, Precision
 
@@ -85,6 +85,6 @@ def _attention(config: ModelConfig, rows: int, prefix: int) -> tuple[float, floa
     moved, flops = 0.0, 0.0
     for layer in config.layers:
         seen = prefix if layer.window is None else min(prefix, layer.window - 1)
-        moved += (seen + rows) * plan.position_bytes(layer, _BF16_BYTES)
+        moved += (seen + rows) * storage.position_bytes(layer, _BF16_BYTES)
         flops += 4.0 * rows * (seen + rows) * layer.heads * layer.head_dim
     return moved, flops

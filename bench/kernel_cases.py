@@ -23,6 +23,7 @@ from engine.kernels import (
     reference,
     routing,
 )
+from engine.storage import PAGE
 from engine.weights import FP8, Fp4Weight, Fp8Weight, Int4Weight, PackedWeight
 
 HIDDEN, VOCABULARY = 2816, 262_144
@@ -173,19 +174,21 @@ def _gated(device: torch.device, rows: int) -> Case:
 
 
 def _attentions(device: torch.device, rows: int) -> Iterator[Case]:
-    """A sliding and a full layer, one canvas."""
+    """A sliding and a full layer, one canvas; the prefix's pages lie among others'."""
+    pages = -(-PREFIX // PAGE)
+    table = torch.randperm(2 * pages)[:pages].to(device, torch.int32)
     for kv_heads, dim in ((8, 256), (2, 512)):
-        stored = [_some(device, kv_heads, 2 * PREFIX, dim) for _ in range(2)]
+        stored = [_some(device, kv_heads, 2 * pages, PAGE, dim) for _ in range(2)]
         own = [_some(device, 1, kv_heads, rows, dim) for _ in range(2)]
-        length = torch.full((1,), PREFIX, dtype=torch.int32, device=device)
+        bounds = torch.tensor([0, PREFIX], dtype=torch.int32, device=device)
         q = _some(device, 1, rows, 16, dim)
         seen = torch.tensor([[[0, rows // 2], [rows // 2, rows]]], dtype=torch.int32, device=device)
         yield Case(
             f"attention, {dim} dims, prefix {PREFIX}, {rows} rows",
             attending.canvas_attention,
             reference.canvas_attention,
-            (q, *stored, length, *own, 1.0, None, seen),
-            moved=2 * q.nbytes + sum(t.nbytes for t in own) + sum(t.nbytes for t in stored) // 2,
+            (q, *stored, table, bounds, *own, 1.0, seen),
+            moved=2 * q.nbytes + sum(t.nbytes * (PREFIX + rows) // rows for t in own),
             flops=4 * rows * 16 * dim * (PREFIX + rows),
         )
 

@@ -6,23 +6,18 @@ somebody types. Knows nothing of tokens' text, of requests or of the model's ari
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from engine.config import AttentionConfig, ModelConfig
-
-_SLOTS = 256  # buffers grow by this many positions at a time, and at least by a quarter
-BACK = 256  # tokens that can always be cut off, though sliding layers forget
-
-
-def most_slots(layer: AttentionConfig, prefix: int, new: int) -> int:
-    """The most positions of `layer` that memory is taken for: a prefix and `new` more behind it."""
-    grown = _rounded((prefix + new) * 5 // 4)
-    return grown if layer.window is None else min(grown, _rounded(layer.window + 2 * BACK + new))
+from engine import storage
+from engine.config import ModelConfig
+from engine.storage import BACK, Buffers, Pages, Pools, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +35,29 @@ class Suffix:
 
 
 class PrefixCache:
-    """Keys and values of one prefix: per layer [KV heads, capacity, head_dim].
+    """Keys and values of one prefix, in buffers of its own or in pages of `pools`.
 
-    A forward writes its own keys and values behind the prefix and reads both as one view. Only
+    A forward writes its own keys and values behind the prefix and reads both as one. Only
     `commit` makes them part of the prefix; a canvas never commits, so the next forward simply
-    writes over them. `back` tokens can always be cut off; see `shortest`.
+    writes over them. `back` tokens can always be cut off; see `shortest`. Pages are given back where
+    the prefix is cut, and when nobody refers to it any more.
     """
 
     def __init__(
-        self, config: ModelConfig, device: torch.device, dtype: torch.dtype, *, back: int = BACK
+        self,
+        config: ModelConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        back: int = BACK,
+        pools: Pools | None = None,
     ) -> None:
-        self._windows = [layer.window for layer in config.layers]
-        self._keys = [
-            torch.empty(layer.kv_heads, 0, layer.head_dim, device=device, dtype=dtype)
-            for layer in config.layers
-        ]
-        self._values = [torch.empty_like(keys) for keys in self._keys]
-        self._starts = [0] * len(self._keys)  # the first position each layer holds
-        self._back = back
+        self.pools = pools
+        self._storages: dict[int | None, Storage] = {
+            window: Pages(pools[window], back) if pools else Buffers(layers, device, dtype, back)
+            for window, layers in storage.alike(config).items()
+        }
+        self._places = storage.places(config)
         self.ids: list[int] = []
         self.suffix: Suffix | None = None  # the last one that was sealed, while it holds
 
@@ -68,8 +68,8 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, spare slots included."""
-        return 2 * sum(keys.nbytes for keys in self._keys)
+        """Bytes held, spare room and shared pages included."""
+        return sum(held.nbytes for held in self._storages.values())
 
     @property
     def shortest(self) -> int:
@@ -77,51 +77,58 @@ class PrefixCache:
 
         A sliding layer that has forgotten its first positions needs a whole window of the others.
         """
-        pairs = zip(self._starts, self._windows, strict=True)
-        return max((start + window - 1 for start, window in pairs if start and window), default=0)
+        starts = ((held.start, window) for window, held in self._storages.items())
+        return max((start + window - 1 for start, window in starts if start and window), default=0)
 
     def first_visible(self, layer: int) -> int:
         """The first position the next token sees in `layer`: 0, or where its window starts."""
-        window = self._windows[layer]
-        return 0 if window is None else max(0, self.length - (window - 1))
+        return self._first(self._places[layer][0])
 
     def visible(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [KV, L, D] of `layer` that the next token sees, a view."""
-        start = self._starts[layer]
-        rows = slice(self.first_visible(layer) - start, self.length - start)
-        return self._keys[layer][:, rows], self._values[layer][:, rows]
+        """Keys and values [KV, L, D] of `layer` that the next token sees; a view, of pages a copy."""
+        window, number = self._places[layer]
+        return self._storages[window].read(number, self._first(window), self.length)
+
+    def pages(self, window: int | None) -> tuple[list[int], int, int]:
+        """The pages that hold the prefix in layers of `window`, and what of them the next token sees.
+
+        That is from a first position up to another one, counted from the first page's beginning.
+        """
+        held = self._storages[window]
+        assert isinstance(held, Pages), "this prefix lies in buffers of its own"
+        return held.pages, self._first(window) - held.start, self.length - held.start
 
     def view_with(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """[visible prefix ; new] keys and values of `layer`, each [B, KV, L, D].
 
-        The prefix is given from position `first` on, or from where the next token sees it.
-        `keys` and `values` [B, KV, N, D] belong to the N positions after the prefix. With one
-        row they are written in place behind it; several rows, and training, get copies of it.
+        The prefix is given from where the next token sees it. `keys` and `values` [B, KV, N, D]
+        belong to the N positions after the prefix. With one row they are written in place behind
+        it; several rows, and training, get copies of it.
         """
         if keys.shape[0] > 1:
             shape = (keys.shape[0], -1, -1, -1)
             prefix_k, prefix_v = (part.expand(shape) for part in self.visible(layer))
             return torch.cat((prefix_k, keys), 2), torch.cat((prefix_v, values), 2)
-        self._reserve(layer, keys.shape[2])
-        start = self._starts[layer]
-        first, length = self.first_visible(layer) - start, self.length - start
-        end = length + keys.shape[2]
-        self._keys[layer][:, length:end] = keys[0]
-        self._values[layer][:, length:end] = values[0]
-        return self._keys[layer][None, :, first:end], self._values[layer][None, :, first:end]
+        window, number = self._places[layer]
+        held, end = self._storages[window], self.length + keys.shape[2]
+        held.reserve(self.length, keys.shape[2])
+        held.write(number, self.length, keys[0], values[0])
+        all_keys, all_values = held.read(number, self._first(window), end)
+        return all_keys[None], all_values[None]
 
     def last(self, count: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Copies of the last `count` positions' keys and values, per layer [1, KV, count, D]."""
-        rows = slice(self.length - count, self.length)
-        return tuple(keys[None, :, rows].clone() for keys in self._keys), tuple(
-            values[None, :, rows].clone() for values in self._values
+        rows = self.length - count, self.length
+        parts = [self._storages[window].read(number, *rows) for window, number in self._places]
+        return tuple(keys[None].clone() for keys, _ in parts), tuple(
+            values[None].clone() for _, values in parts
         )
 
     def commit(self, ids: Sequence[int]) -> None:
         """Makes the last forward's keys and values part of the prefix; `ids` are its tokens."""
         self.ids.extend(ids)
-        ends = (start + keys.shape[1] for start, keys in zip(self._starts, self._keys, strict=True))
-        assert all(end >= self.length for end in ends), "commit without a forward"
+        ends = [held.end for held in self._storages.values()]
+        assert min(ends) >= self.length, "commit without a forward"
 
     def append(self, suffix: Suffix) -> None:
         """Makes an encoded suffix part of the prefix."""
@@ -133,67 +140,51 @@ class PrefixCache:
         """Forgets everything from position `length` on, which is 0 or at least `shortest`."""
         assert 0 <= length <= self.length, f"cannot cut {self.length} tokens to {length}"
         self._check(length)
-        if length == 0:
-            self._starts = [0] * len(self._starts)
+        for held in self._storages.values():
+            held.cut(length)
         del self.ids[length:]
         if self.suffix and self.suffix.sees > length:
             self.suffix = None
 
+    @contextmanager
+    def without_last(self) -> Iterator[list[int]]:
+        """Takes the last token off for a while and gives it; what its forward wrote stays in place."""
+        assert self.ids, "nothing stands before the text"
+        self._check(self.length - 1)
+        last = self.ids.pop()
+        try:
+            yield [last]
+        finally:
+            self.ids.append(last)
+
     def fork(self, length: int) -> PrefixCache:
-        """A copy of the first `length` positions, of which there are at least `shortest`."""
+        """The first `length` positions, of which there are at least `shortest`, as a prefix of its own."""
         assert 0 <= length <= self.length, f"cannot fork {length} of {self.length} tokens"
         self._check(length)
-        copy = object.__new__(PrefixCache)
-        copy._windows, copy._back = self._windows, self._back
-        copy._starts = list(self._starts) if length else [0] * len(self._starts)
-        ends = [max(0, length - start) for start in copy._starts]
-        copy._keys = [keys[:, :end].clone() for keys, end in zip(self._keys, ends, strict=True)]
-        copy._values = [part[:, :end].clone() for part, end in zip(self._values, ends, strict=True)]
-        copy.ids = self.ids[:length]
-        copy.suffix = None
-        return copy
+        fork = copy.copy(self)
+        fork._storages = {window: held.fork(length) for window, held in self._storages.items()}
+        fork.ids, fork.suffix = self.ids[:length], None
+        return fork
 
     def convert(self, dtype: torch.dtype) -> None:
-        """Keeps it in `dtype`; where that is another one than before, without spare room."""
-        if self._keys[0].dtype is not dtype:
-            ends = [self.length - start for start in self._starts]
-            for buffers in (self._keys, self._values):
-                buffers[:] = [
-                    part[:, :end].to(dtype) for part, end in zip(buffers, ends, strict=True)
-                ]
+        """Keeps it in `dtype`; without spare room where it lies in pages or is converted."""
+        for held in self._storages.values():
+            held.convert(self.length, dtype)
+
+    def _first(self, window: int | None) -> int:
+        return 0 if window is None else max(0, self.length - (window - 1))
 
     def _check(self, length: int) -> None:
         assert length in (0, self.length) or length >= self.shortest, (
             f"cannot go back to {length} tokens: sliding layers remember from {self.shortest} on"
         )
 
-    def _reserve(self, layer: int, new: int) -> None:
-        """Room for `new` positions behind the prefix; sliding layers forget what lies far back."""
-        start, window = self._starts[layer], self._windows[layer]
-        most = sys.maxsize if window is None else window + 2 * self._back
-        if window is not None and self.length - start > most:
-            self._starts[layer] = self.length - window - self._back
-        held = self.length - self._starts[layer]
-        forgotten = slice(self._starts[layer] - start, self.length - start)
-        for buffers in (self._keys, self._values):
-            old = buffers[layer]
-            if held + new > old.shape[1]:
-                grown = min(old.shape[1] * 5 // 4, most + new)
-                capacity = _rounded(max(held + new, grown))
-                buffers[layer] = old.new_empty(old.shape[0], capacity, old.shape[2])
-                buffers[layer][:, :held] = old[:, forgotten]
-            elif forgotten.start:
-                old[:, :held] = old[:, forgotten].clone()
-
-
-def _rounded(positions: int) -> int:
-    return -(-positions // _SLOTS) * _SLOTS
-
 
 class PrefixStore:
     """Several prefixes, least recently used first out, within a number and a size in bytes.
 
-    The one in use is in `dtype`, the others rest in `at_rest`, which may round them.
+    The one in use is in `dtype`, the others rest in `at_rest`, which may round them. With `pools` the
+    oldest also go where no page is free; only one store may fill these.
     """
 
     def __init__(
@@ -205,8 +196,12 @@ class PrefixStore:
         at_rest: torch.dtype | None = None,
         max_prefixes: int,
         max_bytes: int,
+        pools: Pools | None = None,
     ) -> None:
-        self._empty = (config, device, dtype)
+        self._empty = partial(PrefixCache, config, device, dtype, pools=pools)
+        self._pools = pools or {}
+        for pool in self._pools.values():
+            pool.make_room = self._drop_oldest
         self._dtype, self._at_rest = dtype, at_rest or dtype
         self._max_prefixes = max_prefixes
         self._max_bytes = max_bytes
@@ -214,7 +209,9 @@ class PrefixStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by all prefixes."""
+        """Bytes held by all prefixes, pages once."""
+        if self._pools:
+            return sum(pool.used * pool.page_bytes for pool in self._pools.values())
         return sum(cache.nbytes for cache in self._caches)
 
     def __len__(self) -> int:
@@ -232,7 +229,7 @@ class PrefixStore:
             if common > shared and common >= cache.shortest:
                 best, shared = cache, common
         if best is None:
-            best = PrefixCache(*self._empty)
+            best = self._empty()
             self._caches.append(best)
         elif best.length - shared > fork_above:
             best = best.fork(shared)
@@ -253,10 +250,16 @@ class PrefixStore:
 
     def trim(self) -> None:
         """Drops the least recently used prefixes beyond the limits; the newest always stays."""
-        while len(self._caches) > 1 and (
-            len(self._caches) > self._max_prefixes or self.nbytes > self._max_bytes
-        ):
-            del self._caches[0]
+        while len(self) > self._max_prefixes or self.nbytes > self._max_bytes:
+            if not self._drop_oldest():
+                break
+
+    def _drop_oldest(self) -> bool:
+        """Drops the least recently used prefix; whether there was one beside that in use."""
+        if len(self._caches) < 2:
+            return False
+        del self._caches[0]
+        return True
 
 
 def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:

@@ -7,8 +7,8 @@ Token ids in, token ids out; knows nothing of text or requests.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -187,7 +187,7 @@ def read(
     anew, as its state tells the first id. The cache is left as it was.
     """
     assert texts, "there must be texts to read"
-    with nullcontext(lead) if lead else _last_taken_back(cache) as first:
+    with nullcontext(lead) if lead else cache.without_last() as first:
         longest = max(map(len, texts))
         # No row sees what pads it: it stands behind its text.
         rows = [[*first, *text, *[0] * (longest - len(text))] for text in texts]
@@ -203,16 +203,3 @@ def _log_probabilities(model: Transformer, states: Tensor, ids: Sequence[int]) -
     """Log-probability [N] of each of `ids` after the state [N, D] before it."""
     beliefs = model.logits(states).log_softmax(-1)
     return beliefs.gather(-1, torch.tensor(list(ids), device=beliefs.device)[:, None])[:, 0]
-
-
-@contextmanager
-def _last_taken_back(cache: PrefixCache) -> Iterator[tuple[int, ...]]:
-    """Takes the last token off the prefix, gives it, and puts it back at the end."""
-    assert cache.length, "nothing stands before the text"
-    last, suffix = cache.ids[-1], cache.suffix
-    cache.truncate(cache.length - 1)
-    try:
-        yield (last,)
-    finally:
-        cache.commit([last])
-        cache.suffix = suffix

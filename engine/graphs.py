@@ -21,8 +21,9 @@ from engine.cache import PrefixCache
 from engine.config import ModelConfig, SamplerConfig
 from engine.model import Transformer
 from engine.noise import Noise
-from engine.static_steps import Memory, Shape, Step
+from engine.static_steps import Shape, Step
 from engine.steps import Canvas, Seen
+from engine.storage import Pools
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,12 @@ class Graphs:
     """Denoising steps (`steps.Steps`) that a CUDA device replays, captured shape by shape.
 
     On a CPU the same steps run uncaptured. A model or canvases that this is not made for, and a
-    device that refuses to capture, get `steps.plain`.
+    device that refuses to capture, get `steps.plain`. Prefixes lie in pages of `pools`.
     """
 
-    def __init__(self, model: Transformer, longest_prefix: int) -> None:
+    def __init__(self, model: Transformer, pools: Pools) -> None:
         self._model = model
-        self._memory = Memory(model, longest_prefix) if is_supported(model.config) else None
+        self._pools = pools
         self._ready: dict[tuple[SamplerConfig, Shape, int], tuple[Step, Launch]] = {}
         # Shared by all graphs: device memory of what lives within a step, and the stream on which
         # they are captured, since libraries keep a workspace for each stream.
@@ -82,20 +83,20 @@ class Graphs:
         noise: Noise,
     ) -> list[_Group] | None:
         """The canvases, in as few steps as can hold them, their buffers filled; None for plain steps."""
-        memory = self._memory
-        if memory is None or self.refused or config.leave_one_out or not _are_alike(canvases):
+        supported = is_supported(self._model.config) and not config.leave_one_out
+        if not supported or self.refused or not _are_alike(canvases):
             return None
         groups: list[_Group] = []
-        for places in _divided(canvases, cache.length):
+        for places in _divided(canvases):
             some = [canvases[place] for place in places]
-            shape = Shape.holding(some, cache.length)
-            if shape is None or shape.prefix > memory.most.prefix:
+            shape = Shape.holding(some)
+            if shape is None:
                 return None
             # Two groups of one shape need buffers of their own.
             again = sum(group.step.shape == shape for group in groups)
             ready = self._ready.pop((config, shape, again), None)
             if ready is None:
-                step = Step(self._model, config, shape, memory)
+                step = Step(self._model, config, shape, self._pools)
                 step.begin(cache, some, noise)
                 launch = self._captured(step)
                 if launch is None:
@@ -162,12 +163,12 @@ def _are_alike(canvases: Sequence[Canvas]) -> bool:
     )
 
 
-def _divided(canvases: Sequence[Canvas], prefix: int) -> list[list[int]]:
+def _divided(canvases: Sequence[Canvas]) -> list[list[int]]:
     """The places of canvases, in their order, as many in a group as one step can hold."""
     groups: list[list[int]] = []
     for place, canvas in enumerate(canvases):
         together = [*(canvases[other] for other in groups[-1]), canvas] if groups else []
-        if together and Shape.holding(together, prefix):
+        if together and Shape.holding(together):
             groups[-1].append(place)
         else:
             groups.append([place])

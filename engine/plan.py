@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine import formats, graphs, sampler, static_steps
-from engine.cache import most_slots
+from engine import formats, graphs, sampler, storage
 from engine.config import AttentionConfig, ModelConfig
 from engine.errors import EngineError
 from engine.kernels.reference import attention_rows
@@ -129,22 +128,21 @@ class Parameters:
 class Plan:
     """A precision, the context it leaves room for, and where the memory goes (bytes).
 
-    `cache` is of one prefix, `graphs` of the copy that captured steps read (`static_steps.Memory`).
-    `captured` is what lives within the largest of those steps, in memory that no other forward uses.
+    `cache` is the pages of one prefix; `captured` is what lives within the largest captured step, in
+    memory that no other forward uses.
     """
 
     precision: Precision
     context: int
     weights: int
     cache: int
-    graphs: int
     captured: int
     work: int
 
     @property
     def total(self) -> int:
         """All that is needed, the driver's context included."""
-        return sum((self.weights, self.cache, self.graphs, self.captured, self.work, RUNTIME_BYTES))
+        return sum((self.weights, self.cache, self.captured, self.work, RUNTIME_BYTES))
 
 
 def choose(
@@ -218,7 +216,6 @@ def plan(
         context=context,
         weights=parameters(config).nbytes(precision) if weights is None else weights,
         cache=cache_bytes(config, context, chunk),
-        graphs=graphs_bytes(config, min(context, WANTED_CONTEXT)),
         captured=_canvas_bytes(config) if graphs.is_supported(config) else 0,
         work=work_bytes(config, context, chunk),
     )
@@ -253,39 +250,28 @@ def parameters(config: ModelConfig) -> Parameters:
 
 
 def cache_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
-    """The most that keys and values of one prefix take, with the rows of a forward behind it."""
-    rows = max(config.canvas_length, min(chunk, context))
-    return sum(
-        most_slots(layer, context, rows) * position_bytes(layer, _BF16) for layer in config.layers
-    )
+    """The pages of one prefix, with the rows of a forward behind it."""
+    return storage.prefix_bytes(config, context, most_rows(config, context, chunk), _BF16)
 
 
-def position_bytes(layer: AttentionConfig, itemsize: int) -> int:
-    """Key and value of one token in one layer."""
-    return 2 * layer.kv_heads * layer.head_dim * itemsize
-
-
-def graphs_bytes(config: ModelConfig, context: int) -> int:
-    """What captured steps copy a prefix to."""
-    if not graphs.is_supported(config):
-        return 0
-    return sum(
-        static_steps.slots(layer, context) * position_bytes(layer, _BF16) for layer in config.layers
-    )
+def most_rows(config: ModelConfig, context: int, chunk: int) -> int:
+    """The most rows of a forward: a whole canvas, or a chunk of a prompt of `context` tokens."""
+    return max(config.canvas_length, min(chunk, context))
 
 
 def work_bytes(config: ModelConfig, context: int, chunk: int = 512) -> int:
     """The most that lives for the time of one forward in plain torch, of two moments.
 
-    A chunk of the prompt in the layer with the longest scores, or a canvas' distributions over the
-    vocabulary.
+    A chunk of the prompt in the layer with the longest scores, its keys and values gathered from
+    their pages; or a canvas' distributions over the vocabulary.
     """
     rows, keys = min(chunk, context), context + min(chunk, context)
+    gathered = keys * max(storage.position_bytes(layer, _BF16) for layer in config.layers)
     heads = max(layer.heads for layer in config.layers)
     scored = min(rows, attention_rows(heads, keys))
     scores = 2 * _FP32 * heads * scored * keys  # and their softmax
     masks = _MASKED * rows * keys
-    return max(scores + masks + _states_bytes(config, rows), _canvas_bytes(config))
+    return max(gathered + scores + masks + _states_bytes(config, rows), _canvas_bytes(config))
 
 
 def _canvas_bytes(config: ModelConfig) -> int:
@@ -324,7 +310,7 @@ def describe(found: Plan) -> str:
     return (
         f"{_named(found.precision)}, {found.context:,} tokens of context: "
         f"{found.total / 1e9:.1f} GB ({found.weights / 1e9:.1f} weights, "
-        f"{(found.cache + found.graphs) / 1e9:.1f} keys and values, "
+        f"{found.cache / 1e9:.1f} keys and values, "
         f"{(found.work + found.captured) / 1e9:.1f} working memory, {RUNTIME_BYTES / 1e9:.1f} driver)"
     )
 

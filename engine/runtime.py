@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from engine import fit, formats, hf_config, memory, prompt, steps
+from engine import fit, formats, hf_config, memory, plan, prompt, steps, storage
 from engine.answers import Answers
 from engine.cache import PrefixStore
 from engine.config import EngineConfig, SamplerConfig
@@ -28,6 +28,7 @@ from engine.infill import Control
 from engine.loading import Progress, choose_device, choose_dtype, load_model, native_dtype
 from engine.model import Transformer
 from engine.request import Draft, InfillRequest, InfillResult, Mode
+from engine.storage import Pools
 from engine.threads import Threads
 from engine.tokenizer import Tokenizer
 
@@ -37,10 +38,18 @@ CACHE_BYTES = {"cuda": fit.MOST_CACHED, "cpu": 96 << 20}
 
 
 class Engine:
-    """A loaded model that fills holes. `load` is slow; `infill` is the main job."""
+    """A loaded model that fills holes. `load` is slow; `infill` is the main job.
+
+    On a GPU prefixes lie in `pools`, which are allocated here if none are given.
+    """
 
     def __init__(
-        self, name: str, config: EngineConfig, model: Transformer, tokenizer: Tokenizer
+        self,
+        name: str,
+        config: EngineConfig,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        pools: Pools | None = None,
     ) -> None:
         self._name = name
         self._config = config
@@ -54,7 +63,14 @@ class Engine:
             config.max_prompt_tokens or (fit.PROMPT_TOKENS if on_gpu else 1024),
             model.config.max_positions - 256,
         )
-        self._graphs = Graphs(model, self._prompt_limit) if on_gpu else None
+        cache_bytes = config.cache_bytes or CACHE_BYTES[self._device.type]
+        if on_gpu and pools is None:
+            limit, chunk = self._prompt_limit, config.prefill_chunk
+            rows = plan.most_rows(model.config, limit, chunk)
+            how = self._device, model.dtype
+            pools = storage.allocate(model.config, limit, rows, *how, nbytes=cache_bytes)
+        self._pools = pools
+        self._graphs = Graphs(model, pools) if pools else None
         self._prefixes = PrefixStore(
             model.config,
             self._device,
@@ -62,7 +78,8 @@ class Engine:
             # An int8 model is no more exact than that, and its users have less memory.
             at_rest=torch.bfloat16 if model.embed_tokens.weight.dtype is torch.int8 else None,
             max_prefixes=config.cache_prefixes,
-            max_bytes=config.cache_bytes or CACHE_BYTES[self._device.type],
+            max_bytes=cache_bytes,
+            pools=pools,
         )
         self._parts = Parts(
             config=config,
@@ -122,8 +139,9 @@ class Engine:
         return self._config
 
     def under(self, config: EngineConfig) -> Engine:
-        """An engine over the same weights, set up another way; what is encoded is not shared."""
-        return Engine(self._name, config, self._model, self._tokenizer)
+        """An engine over the same weights and pages, set up another way; what is encoded is forgotten."""
+        self._prefixes.clear()
+        return Engine(self._name, config, self._model, self._tokenizer, self._pools)
 
     def infill(
         self,
@@ -150,7 +168,7 @@ class Engine:
         raise OutOfMemory(fit.advice(self._device, "filling a hole"))
 
     def _free(self) -> None:
-        """Gives all memory back that the weights do not need."""
+        """Gives all memory back that the weights and the pages of prefixes do not need."""
         self._prefixes.clear()
         if self._graphs:
             self._graphs.clear()

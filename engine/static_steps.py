@@ -1,8 +1,9 @@
 """One denoising step of fixed shapes at fixed addresses, for one canvas or several over one prefix.
 
-Holes, their suffixes, the prefix and the number of canvases are padded to the next of a few sizes.
-What pads is seen by nobody and decides nothing: in the end each step is that of `steps.plain` under
-the same noise. When a step is captured and replayed is `engine.graphs`' matter.
+Holes, their suffixes and the number of canvases are padded to the next of a few sizes. What pads is
+seen by nobody and decides nothing: in the end each step is that of `steps.plain` under the same noise.
+The prefix is read where it lies, in pages of any order and number. When a step is captured and
+replayed is `engine.graphs`' matter.
 """
 
 from __future__ import annotations
@@ -13,54 +14,50 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine import kernels, sampler
+from engine import kernels, sampler, storage
 from engine.attention import Attention, Pass
 from engine.cache import PrefixCache
-from engine.config import AttentionConfig, SamplerConfig
+from engine.config import SamplerConfig
 from engine.kernels import Belief
 from engine.model import Transformer
 from engine.noise import Noise
 from engine.sampler import Prediction
 from engine.steps import Canvas
+from engine.storage import Pools
 
 HOLES = (16, 32, 64, 128, 256)
 SUFFIXES = (0, 32, 64, 128)
 COUNTS = (1, 2, 4, 8)
-SHORTEST_PREFIX = 512  # sizes of prefixes double from here
 _MOST_HOLE_ROWS = 256  # of several canvases: memory is planned for the distributions of one
 _MOST_ROWS = 512  # that the sorting of experts takes at once
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The slots of a step: a hole and its suffix, and of the prefix in layers that see all of it.
+    """The slots of a step, a hole's and its suffix's.
 
     `count` canvases of this shape, each with so many `judged` tokens of its suffix.
     """
 
     hole: int
     suffix: int
-    prefix: int
     count: int = 1
     judged: int = 0
 
     @classmethod
-    def of(cls, hole: int, suffix: int, prefix: int, count: int = 1, judged: int = 0) -> Shape:
+    def of(cls, hole: int, suffix: int, count: int = 1, judged: int = 0) -> Shape:
         """The smallest shape for so many tokens."""
-        size = SHORTEST_PREFIX
-        while size < prefix:
-            size *= 2
         sizes = _bucket(hole, HOLES), _bucket(suffix, SUFFIXES)
-        return cls(*sizes, size, _bucket(count, COUNTS), judged)
+        return cls(*sizes, _bucket(count, COUNTS), judged)
 
     @classmethod
-    def holding(cls, canvases: Sequence[Canvas], prefix: int) -> Shape | None:
-        """The smallest shape for `canvases` behind so many tokens; None where there is none."""
+    def holding(cls, canvases: Sequence[Canvas]) -> Shape | None:
+        """The smallest shape for `canvases`; None where there is none."""
         hole = max(canvas.hole for canvas in canvases)
         suffix = max(len(canvas.clamped) for canvas in canvases)
         if hole > HOLES[-1] or suffix > SUFFIXES[-1] or len(canvases) > COUNTS[-1]:
             return None
-        shape = cls.of(hole, suffix, prefix, len(canvases), canvases[0].judged)
+        shape = cls.of(hole, suffix, len(canvases), canvases[0].judged)
         several = shape.count * shape.hole > _MOST_HOLE_ROWS or (
             shape.count * shape.canvas > _MOST_ROWS
         )
@@ -72,38 +69,6 @@ class Shape:
         return self.hole + self.suffix
 
 
-class Memory:
-    """Keys and values of the visible prefix in each layer, which steps of all shapes share."""
-
-    def __init__(self, model: Transformer, longest_prefix: int) -> None:
-        self.most = _largest(longest_prefix)
-        device = model.embed_tokens.weight.device
-        self._layers = model.config.layers
-        self._parts = [
-            torch.zeros(
-                2,
-                layer.kv_heads,
-                slots(layer, longest_prefix),
-                layer.head_dim,
-                device=device,
-                dtype=model.dtype,
-            )
-            for layer in self._layers
-        ]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(part.nbytes for part in self._parts)
-
-    def views(self, shape: Shape) -> list[Tensor]:
-        """Keys and values [2, KV, L, D] of each layer for steps of `shape`."""
-        return [
-            part[:, :, : _prefix_slots(layer, shape)]
-            for layer, part in zip(self._layers, self._parts, strict=True)
-        ]
-
-
 class Step:
     """One denoising step on buffers of one shape: `begin` fills them, `run` is the step.
 
@@ -112,7 +77,7 @@ class Step:
     """
 
     def __init__(
-        self, model: Transformer, config: SamplerConfig, shape: Shape, memory: Memory
+        self, model: Transformer, config: SamplerConfig, shape: Shape, pools: Pools
     ) -> None:
         self.shape = shape
         self._model = model
@@ -135,7 +100,7 @@ class Step:
         self._sizes = self._zeros(count, 1)  # real tokens on a canvas
         self._first_bias = self._zeros(model.config.vocab_size)  # -inf where no hole can begin
         self._known = self._zeros(count, slots, width, dtype=model.dtype)
-        self._sight = _Still(model, shape, memory)
+        self._sight = _Still(model, shape, pools)
         # Of the step before.
         self._number = self._zeros(1, dtype=torch.long)
         self._ids = self._zeros(count, slots, dtype=torch.long)
@@ -251,29 +216,34 @@ class Step:
 
 
 class _Still(Pass):
-    """Canvas rows over a copied prefix, in room of fixed size; numbers say how much of it counts."""
+    """Canvas rows over a prefix in pages; numbers at fixed addresses say where these are and what counts."""
 
-    def __init__(self, model: Transformer, shape: Shape, memory: Memory) -> None:
+    def __init__(self, model: Transformer, shape: Shape, pools: Pools) -> None:
         device = model.embed_tokens.weight.device
         nowhere = torch.zeros(shape.count, shape.canvas, dtype=torch.long, device=device)
         super().__init__(nowhere, model.dtype, causal=False, on_canvas=True)
-        self._shape = shape
-        self._views = memory.views(shape)
-        self._layers = model.config.layers
+        self._room = shape.hole
+        self._pools = pools
+        self._places = storage.places(model.config)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int32, device=device)
+
         # The stretches of hole and suffix on each canvas.
-        self._seen = torch.zeros(shape.count, 2, 2, dtype=torch.int32, device=device)
-        self._lengths = {  # of the visible prefix, by the slots it has
-            view.shape[2]: torch.zeros(1, dtype=torch.int32, device=device) for view in self._views
-        }
-        for layer in self._layers:
+        self._seen = zeros(shape.count, 2, 2)
+        # By window the prefix's pages in order, and what is seen of them.
+        self._page_tables = {window: zeros(pool.count) for window, pool in pools.items()}
+        self._bounds = {window: zeros(2) for window in pools}
+        for layer in model.config.layers:
             self.rotary(layer)
 
     def begin(self, cache: PrefixCache, positions: Tensor, holes: Tensor, suffixes: Tensor) -> None:
-        """Copies what is visible of the prefix; says where rows stand [B, C], and what is no padding.
+        """Says where the prefix lies, where rows stand [B, C], and what is no padding.
 
         `holes` and `suffixes` [B, 1] are lengths.
         """
-        room = torch.full_like(holes, self._shape.hole)
+        assert cache.pools is self._pools, "the prefix does not lie in the pages that steps read"
+        room = torch.full_like(holes, self._room)
         stretches = torch.cat((torch.zeros_like(holes), holes, room, room + suffixes), 1)
         self._seen.copy_(stretches.view_as(self._seen))
         for shape, tables in self._tables.items():
@@ -282,33 +252,17 @@ class _Still(Pass):
             )
             for table, values in zip(tables, fresh, strict=True):
                 table.copy_(values)
-        for index, view in enumerate(self._views):
-            keys, values = cache.visible(index)
-            length = keys.shape[1]
-            view[0, :, :length], view[1, :, :length] = keys, values
-            self._lengths[view.shape[2]].fill_(length)
+        for window in self._pools:
+            pages, *bounds = cache.pages(window)
+            self._page_tables[window][: len(pages)] = torch.tensor(pages, dtype=torch.int32)
+            self._bounds[window].copy_(torch.tensor(bounds))
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
         """See `Pass.attend`."""
-        view = self._views[index]
-        length = self._lengths[view.shape[2]]
-        # What is copied is what the layer's window shows.
-        return kernels.canvas_attention(
-            q, view[0], view[1], length, k, v, layer.scale, None, self._seen
-        )
-
-
-def slots(layer: AttentionConfig, longest_prefix: int) -> int:
-    """Positions that `Memory` holds of a layer."""
-    return _prefix_slots(layer, _largest(longest_prefix))
-
-
-def _largest(longest_prefix: int) -> Shape:
-    return Shape.of(HOLES[-1], SUFFIXES[-1], longest_prefix)
-
-
-def _prefix_slots(layer: AttentionConfig, shape: Shape) -> int:
-    return shape.prefix if layer.window is None else min(shape.prefix, layer.window - 1)
+        window, number = self._places[index]
+        keys, values = self._pools[window].parts[number]
+        where = self._page_tables[window], self._bounds[window]
+        return kernels.canvas_attention(q, keys, values, *where, k, v, layer.scale, self._seen)
 
 
 def _bucket(size: int, sizes: tuple[int, ...]) -> int:

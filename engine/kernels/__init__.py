@@ -128,11 +128,11 @@ def canvas_attention(
     q: Tensor,
     prefix_k: Tensor,
     prefix_v: Tensor,
-    length: Tensor,
+    table: Tensor,
+    bounds: Tensor,
     k: Tensor,
     v: Tensor,
     scale: float | None,
-    window: int | None,
     seen: Tensor | None = None,
 ) -> Tensor:
     """See `reference.canvas_attention`."""
@@ -141,8 +141,8 @@ def canvas_attention(
     if covered and _takes_triton(q, k, v, prefix_k, prefix_v):
         from engine.kernels import attending
 
-        return attending.canvas_attention(q, prefix_k, prefix_v, length, k, v, scale, window, seen)
-    return reference.canvas_attention(q, prefix_k, prefix_v, length, k, v, scale, window, seen)
+        return attending.canvas_attention(q, prefix_k, prefix_v, table, bounds, k, v, scale, seen)
+    return reference.canvas_attention(q, prefix_k, prefix_v, table, bounds, k, v, scale, seen)
 
 
 def believe(

@@ -1,8 +1,8 @@
 """Attention of canvases over [shared prefix ; own canvas]: every row sees all it is given.
 
 The query heads of one KV head are rows of one tile, so that keys are read once for all of them. The
-keys are split among programs, whose parts are merged by their log-sum-exp. The prefix's length is
-read from memory: the same launch serves any length.
+keys are split among programs, whose parts are merged by their log-sum-exp. Where the prefix lies, in
+pages, is read from memory: the same launch serves any prefix.
 """
 
 from __future__ import annotations
@@ -21,25 +21,29 @@ def canvas_attention(
     q: Tensor,
     prefix_k: Tensor,
     prefix_v: Tensor,
-    length: Tensor,
+    table: Tensor,
+    bounds: Tensor,
     k: Tensor,
     v: Tensor,
     scale: float | None,
-    window: int | None,
     seen: Tensor | None = None,
 ) -> Tensor:
     """See `reference.canvas_attention`."""
     batch, rows, heads, dim = q.shape
-    kv_heads, capacity, _ = prefix_k.shape
+    kv_heads, pages, page, _ = prefix_k.shape
     assert heads % kv_heads == 0, f"{heads} query heads for {kv_heads} KV heads"
-    assert prefix_k.shape == prefix_v.shape == (kv_heads, capacity, dim), (
+    assert prefix_k.shape == prefix_v.shape == (kv_heads, pages, page, dim), (
         f"prefix {tuple(prefix_k.shape)}, {tuple(prefix_v.shape)} for heads of {dim} dims"
     )
     assert k.shape == v.shape == (batch, kv_heads, rows, dim), (
         f"canvas {tuple(k.shape)}, {tuple(v.shape)} for {batch} · {rows} rows, {kv_heads} heads"
     )
     assert dim == launch.power_of_two(dim) and dim >= 16, f"heads must have 2^n dims, got {dim}"
-    assert length.numel() == 1 and length.dtype is torch.int32, f"length is {length.dtype}"
+    assert (
+        table.ndim == 1 and table.dtype is bounds.dtype is torch.int32 and bounds.shape == (2,)
+    ), (
+        f"table {tuple(table.shape)} of {table.dtype}, bounds {tuple(bounds.shape)} of {bounds.dtype}"
+    )
     tensors = (q, prefix_k, prefix_v, k, v)
     assert all(t.stride(-1) == 1 for t in tensors), "the dims of a head must lie side by side"
     assert prefix_k.stride() == prefix_v.stride() and k.stride() == v.stride(), (
@@ -52,19 +56,20 @@ def canvas_attention(
     group = heads // kv_heads
     block_m = min(64 if dim <= 256 else 32, max(16, launch.power_of_two(rows * group)))
     block_n = 32 if dim <= 256 else 16
+    assert page % block_n == 0, f"pages of {page} positions are no whole blocks of {block_n}"
     part = torch.empty(_SPLITS, batch, rows, heads, dim, dtype=torch.float32, device=q.device)
     weight = torch.empty(_SPLITS, batch, rows, heads, dtype=torch.float32, device=q.device)
     blocks = triton.cdiv(rows * group, block_m)
     launch.run(
         _attend,
         (blocks * kv_heads, _SPLITS, batch),
-        *(q, prefix_k, prefix_v, length, k, v, seen, part, weight),
+        *(q, prefix_k, prefix_v, table, bounds, k, v, seen, part, weight),
         *(dim**-0.5 if scale is None else scale, rows, batch),
-        *(*q.stride()[:3], *prefix_k.stride()[:2], *k.stride()[:3]),
+        *(*q.stride()[:3], *prefix_k.stride()[:3], *k.stride()[:3]),
         HEADS=heads,
         KV_HEADS=kv_heads,
         DIM=dim,
-        WINDOW=window or 0,
+        PAGE=page,
         SPLITS=_SPLITS,
         BLOCK_M=block_m,
         BLOCK_N=block_n,
@@ -82,7 +87,8 @@ def _attend(
     q: tl.tensor,
     prefix_k: tl.tensor,
     prefix_v: tl.tensor,
-    length: tl.tensor,
+    table: tl.tensor,
+    bounds: tl.tensor,
     k: tl.tensor,
     v: tl.tensor,
     seen: tl.tensor,
@@ -95,6 +101,7 @@ def _attend(
     q_row: tl.tensor,
     q_head: tl.tensor,
     prefix_head: tl.tensor,
+    prefix_page: tl.tensor,
     prefix_row: tl.tensor,
     k_batch: tl.tensor,
     k_head: tl.tensor,
@@ -102,7 +109,7 @@ def _attend(
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     DIM: tl.constexpr,
-    WINDOW: tl.constexpr,
+    PAGE: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -117,21 +124,25 @@ def _attend(
     at = q + canvas * q_batch + row * q_row + head * q_head
     query = tl.load(at[:, None] + dim[None, :], inside[:, None], 0.0)
 
-    end = tl.load(length)
-    start = tl.maximum(0, end - (WINDOW - 1)) if WINDOW else 0
-    prefix_blocks = (end - start + BLOCK_N - 1) // BLOCK_N
+    start, end = tl.load(bounds), tl.load(bounds + 1)
+    # Blocks begin at multiples of their size, so that each lies in one page.
+    skipped = start // BLOCK_N
+    prefix_blocks = (end + BLOCK_N - 1) // BLOCK_N - skipped
     blocks = prefix_blocks + (rows + BLOCK_N - 1) // BLOCK_N
     first, last = split * blocks // SPLITS, (split + 1) * blocks // SPLITS
 
     most = tl.full((BLOCK_M,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     mixed = tl.zeros((BLOCK_M, DIM), tl.float32)
-    keys, values = prefix_k + kv_head * prefix_head, prefix_v + kv_head * prefix_head
+    prefix_start = kv_head.to(tl.int64) * prefix_head
+    keys, values = prefix_k + prefix_start, prefix_v + prefix_start
     for block in range(first, tl.minimum(last, prefix_blocks)):
-        place = start + block * BLOCK_N + tl.arange(0, BLOCK_N)
-        there = place < end
+        place = (skipped + block) * BLOCK_N + tl.arange(0, BLOCK_N)
+        there = (place >= start) & (place < end)
+        page = tl.load(table + (skipped + block) * BLOCK_N // PAGE).to(tl.int64)
+        key_at = page * prefix_page + place % PAGE * prefix_row
         most, total, mixed = _see(
-            query, keys, values, place, prefix_row, there, scale, most, total, mixed, DIM
+            query, keys, values, key_at, there, scale, most, total, mixed, DIM
         )
     if seen is not None:
         seen += 4 * canvas
@@ -144,8 +155,9 @@ def _attend(
         there = place < rows
         if seen is not None:
             there = (place >= first_0) & (place < end_0) | (place >= first_1) & (place < end_1)
+        key_at = place.to(tl.int64) * k_row
         most, total, mixed = _see(
-            query, keys, values, place, k_row, there, scale, most, total, mixed, DIM
+            query, keys, values, key_at, there, scale, most, total, mixed, DIM
         )
     # A split may have no keys: its weight is then zero.
     some = tl.where(total == 0, 1.0, total)
@@ -160,8 +172,7 @@ def _see(
     query: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
-    place: tl.tensor,
-    stride: tl.tensor,
+    at: tl.tensor,
     there: tl.tensor,
     scale: tl.tensor,
     most: tl.tensor,
@@ -169,9 +180,8 @@ def _see(
     mixed: tl.tensor,
     DIM: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """The running softmax after the keys at `place`, those that are `there`."""
+    """The running softmax after the keys that begin `at` some places, those that are `there`."""
     dim = tl.arange(0, DIM)
-    at = place.to(tl.int64) * stride
     key = tl.load(keys + at[None, :] + dim[:, None], there[None, :], 0.0)
     score = tl.dot(query, key, input_precision="ieee") * scale
     score = tl.where(there[None, :], score, -float("inf"))

@@ -123,29 +123,29 @@ def canvas_attention(
     q: Tensor,
     prefix_k: Tensor,
     prefix_v: Tensor,
-    length: Tensor,
+    table: Tensor,
+    bounds: Tensor,
     k: Tensor,
     v: Tensor,
     scale: float | None,
-    window: int | None,
     seen: Tensor | None = None,
 ) -> Tensor:
     """Attention of canvases q [B, N, H, D] over a shared prefix and each canvas's own keys.
 
-    prefix_k, prefix_v [KV, capacity, D], of which the first `length` (int32 [1]) positions count; k, v
-    [B, KV, N, D]. With a `window` all rows see the last window - 1 positions of the prefix and the
-    whole canvas; of the latter, where `seen` (int32 [B, 2, 2]) is given, only the rows of two stretches,
-    each from a first one up to one behind the last. `scale` None means D^-½. Returns [B, N, H, D].
+    prefix_k, prefix_v [KV, pages, page, D] hold pages, of which `table` (int32 [P]) names the prefix's
+    in order; of their P · page positions those from the first of `bounds` (int32 [2]) up to the second
+    are seen by all rows. So is the whole canvas, k, v [B, KV, N, D], or where `seen` (int32 [B, 2, 2])
+    is given only the rows of two stretches, each from a first one up to one behind the last. `scale`
+    None means D^-½. Returns [B, N, H, D].
     """
-    rows = q.shape[1]
-    place = torch.arange(prefix_k.shape[1], device=q.device)
-    visible = place < length
-    if window is not None:
-        visible &= place >= length - (window - 1)
-    # What lies behind the length may be anything, and 0 times NaN is NaN.
+    rows, page = q.shape[1], prefix_k.shape[2]
+    place = torch.arange(len(table) * page, device=q.device)
+    visible = (place >= bounds[0]) & (place < bounds[1])
+    pages = (prefix.index_select(1, table).flatten(1, 2) for prefix in (prefix_k, prefix_v))
+    # What lies out of bounds may be anything, and 0 times NaN is NaN.
     keys, values = (
         torch.cat((prefix.where(visible[:, None], 0).expand(len(q), -1, -1, -1), own), 2)
-        for prefix, own in ((prefix_k, k), (prefix_v, v))
+        for prefix, own in zip(pages, (k, v), strict=True)
     )
     own_seen = visible.new_ones(len(q), rows)
     if seen is not None:

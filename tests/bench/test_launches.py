@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bench.compile_kernels import TARGETS
-from engine import formats, joining, kernels, released
+from engine import formats, joining, kernels, released, storage
 from engine.config import SamplerConfig
 from engine.kernels import launch
 from engine.model import Transformer
-from engine.static_steps import Memory, Shape, Step
+from engine.static_steps import Shape, Step
 from engine.weights import FP8, Fp8Weight, Int4Weight
 
 META = torch.device("meta")
@@ -50,8 +50,8 @@ def weight(name, shape):
 )
 def test_a_step_starts_few_kernels(soft_tokens, rows, most):
     made = model(soft_tokens)
-    shape = Shape.of(rows, 0, 1024)
-    step = Step(made, SamplerConfig(max_steps=8), shape, Memory(made, 1024))
+    pools = storage.allocate(made.config, 1024, rows, META, made.dtype)
+    step = Step(made, SamplerConfig(max_steps=8), Shape.of(rows, 0), pools)
     started = Counter()
     with (
         mock.patch.object(

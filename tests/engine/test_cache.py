@@ -1,12 +1,14 @@
-"""The prefix cache: what is shared, what is cut, what is dropped, and what it costs."""
+"""The prefix cache, in buffers and in pages: what is shared, what is cut, what is dropped, what it costs."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cache import PrefixCache, PrefixStore, common_prefix_length, most_slots
+from engine import storage
+from engine.cache import PrefixCache, PrefixStore, common_prefix_length
 from engine.config import AttentionConfig, ModelConfig
+from engine.storage import BACK
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,18 @@ def make_config(window: int | None = None) -> ModelConfig:
     )
 
 
+def make_cache(kept: str = "buffers", window: int | None = None, back: int = BACK) -> PrefixCache:
+    """An empty one, in `buffers` of its own or in `pages`."""
+    config = make_config(window)
+    pools = None
+    if kept == "pages":
+        pools = storage.allocate(config, 5000, 100, CPU, torch.float32, back=back)
+    return PrefixCache(config, CPU, torch.float32, back=back, pools=pools)
+
+
+both = pytest.mark.parametrize("kept", ["buffers", "pages"])
+
+
 def fill(cache: PrefixCache, ids: list[int]) -> None:
     """Writes keys that tell their token: key = id, value = -id, in both layers."""
     keys = torch.tensor(ids, dtype=torch.float32)[None, None, :, None].expand(1, 1, -1, 4)
@@ -49,27 +63,34 @@ def stored(cache: PrefixCache) -> list[int]:
 
 
 def make_store(
-    max_prefixes: int = 4, max_bytes: int = 1 << 30, at_rest: torch.dtype | None = None
+    max_prefixes: int = 4,
+    max_bytes: int = 1 << 30,
+    at_rest: torch.dtype | None = None,
+    window: int | None = None,
+    kept: str = "buffers",
 ) -> PrefixStore:
     return PrefixStore(
-        make_config(),
+        make_config(window),
         CPU,
         torch.float32,
         at_rest=at_rest,
         max_prefixes=max_prefixes,
         max_bytes=max_bytes,
+        pools=make_cache(kept, window).pools,
     )
 
 
-def test_what_is_committed_is_what_is_seen():
-    cache = PrefixCache(make_config(), CPU, torch.float32)
+@both
+def test_what_is_committed_is_what_is_seen(kept):
+    cache = make_cache(kept)
     fill(cache, [1, 2, 3])
     fill(cache, list(range(4, 400)))  # grows the buffers
     assert stored(cache) == list(range(1, 400))
 
 
-def test_a_canvas_is_seen_but_not_kept():
-    cache = PrefixCache(make_config(), CPU, torch.float32)
+@both
+def test_a_canvas_is_seen_but_not_kept(kept):
+    cache = make_cache(kept)
     fill(cache, [1, 2])
     canvas = torch.full((1, 1, 3, 4), 9.0)
     keys, _ = cache.view_with(0, canvas, canvas)
@@ -77,27 +98,32 @@ def test_a_canvas_is_seen_but_not_kept():
     assert stored(cache) == [1, 2]
 
 
-def test_several_canvases_see_the_same_prefix():
-    cache = PrefixCache(make_config(), CPU, torch.float32)
+@both
+def test_several_canvases_see_the_same_prefix(kept):
+    cache = make_cache(kept)
     fill(cache, [1, 2])
     canvases = torch.tensor([7.0, 8.0])[:, None, None, None].expand(2, 1, 2, 4)
     keys, _ = cache.view_with(0, canvases, canvases)
     assert keys[:, 0, :, 0].tolist() == [[1, 2, 7, 7], [1, 2, 8, 8]]
 
 
-def test_a_sliding_layer_shows_window_minus_one_prefix_tokens_and_keeps_more():
-    cache = PrefixCache(make_config(window=4), CPU, torch.float32)
+@both
+def test_a_sliding_layer_shows_window_minus_one_prefix_tokens_and_keeps_more(kept):
+    cache = make_cache(kept, window=4)
     fill(cache, list(range(1, 11)))
     assert stored(cache) == [8, 9, 10]
     cache.truncate(5)
     assert stored(cache) == [3, 4, 5]
 
 
+@both
 @given(
-    st.lists(st.tuples(st.integers(0, 12), st.lists(st.integers(1, 99), max_size=9)), max_size=8)
+    edits=st.lists(
+        st.tuples(st.integers(0, 12), st.lists(st.integers(1, 99), max_size=9)), max_size=8
+    )
 )
-def test_cut_and_extended_anywhere_it_equals_the_plain_list(edits):
-    cache, model = PrefixCache(make_config(), CPU, torch.float32), []
+def test_cut_and_extended_anywhere_it_equals_the_plain_list(kept, edits):
+    cache, model = make_cache(kept), []
     for keep, added in edits:
         keep = min(keep, len(model))
         cache.truncate(keep)
@@ -107,12 +133,15 @@ def test_cut_and_extended_anywhere_it_equals_the_plain_list(edits):
         assert stored(cache) == model
 
 
+@both
 @given(
-    st.lists(st.tuples(st.integers(0, 30), st.lists(st.integers(1, 99), max_size=30)), max_size=12)
+    edits=st.lists(
+        st.tuples(st.integers(0, 30), st.lists(st.integers(1, 99), max_size=30)), max_size=12
+    )
 )
-def test_a_sliding_layer_that_forgets_still_shows_its_window(edits):
+def test_a_sliding_layer_that_forgets_still_shows_its_window(kept, edits):
     window, back = 5, 3
-    cache = PrefixCache(make_config(window), CPU, torch.float32, back=back)
+    cache = make_cache(kept, window, back)
     model = []
     for cut, added in edits:
         keep = max(0, len(model) - cut)
@@ -129,20 +158,24 @@ def test_a_sliding_layer_that_forgets_still_shows_its_window(edits):
             assert stored(copy) == copy.ids[-(window - 1) :]
 
 
-def test_a_sliding_layer_takes_no_more_memory_than_its_bound():
-    config = make_config(window=100)
-    cache = PrefixCache(config, CPU, torch.float32)
+@both
+def test_a_sliding_layer_takes_no_more_memory_than_its_bound(kept):
+    cache = make_cache(kept, window=100)
+    per_slot = 2 * 2 * 4 * 4  # layers, keys and values, head_dim, bytes
+    # 100 + 2 · 256 + 60, in slots of 256; 99 + 256 + 63 + 60, in pages of 64.
+    most = per_slot * {"buffers": 768, "pages": 8 * 64}[kept]
     for start in range(0, 6000, 60):
         fill(cache, list(range(start, start + 60)))
-        per_slot = 2 * 2 * 4 * 4  # layers, keys and values, head_dim, bytes
-        assert cache.nbytes <= per_slot * most_slots(config.layers[0], cache.length, 60)
-    assert cache.nbytes == per_slot * 768  # 100 + 2 · 256 + 60, in slots of 256
+        assert cache.nbytes <= most
+    if kept == "buffers":
+        assert cache.nbytes == most
+    else:
+        assert storage.most_pages(100, 6000, 60) == 8
 
 
-def test_a_prefix_that_sliding_layers_no_longer_remember_is_not_found():
-    store = PrefixStore(
-        make_config(window=4), CPU, torch.float32, max_prefixes=4, max_bytes=1 << 30
-    )
+@both
+def test_a_prefix_that_sliding_layers_no_longer_remember_is_not_found(kept):
+    store = make_store(window=4, kept=kept)
     ids = [i % 97 for i in range(3000)]
     cache = store.lookup(ids)
     for start in range(0, 3000, 100):
@@ -151,16 +184,18 @@ def test_a_prefix_that_sliding_layers_no_longer_remember_is_not_found():
     assert store.lookup([*ids[:1000], 98]).ids == []
 
 
-def test_a_request_keeps_what_it_shares_with_an_earlier_one():
-    store = make_store()
+@both
+def test_a_request_keeps_what_it_shares_with_an_earlier_one(kept):
+    store = make_store(kept=kept)
     fill(store.lookup([1, 2, 3, 4]), [1, 2, 3, 4])
     cache = store.lookup([1, 2, 3, 7, 8])
     assert cache.ids == [1, 2, 3]
     assert len(store) == 1
 
 
-def test_returning_to_another_file_finds_its_prefix_again():
-    store = make_store()
+@both
+def test_returning_to_another_file_finds_its_prefix_again(kept):
+    store = make_store(kept=kept)
     first, second = list(range(1, 90)), [1, *range(50, 99)]
     fill(store.lookup(first), first)
     other = store.lookup(second)
@@ -235,8 +270,9 @@ def test_memory_stays_within_its_bound_but_the_newest_prefix_stays():
     assert store.lookup(big) is cache
 
 
-def test_a_fork_is_independent_of_its_origin():
-    cache = PrefixCache(make_config(), CPU, torch.float32)
+@both
+def test_a_fork_is_independent_of_its_origin(kept):
+    cache = make_cache(kept)
     fill(cache, [1, 2, 3])
     copy = cache.fork(2)
     fill(copy, [9])
@@ -246,18 +282,36 @@ def test_a_fork_is_independent_of_its_origin():
 
 @pytest.mark.parametrize("length", [-1, 4])
 def test_cutting_to_an_impossible_length_is_refused(length):
-    cache = PrefixCache(make_config(), CPU, torch.float32)
+    cache = make_cache()
     fill(cache, [1, 2, 3])
     with pytest.raises(AssertionError, match=f"cannot cut 3 tokens to {length}"):
         cache.truncate(length)
 
 
 def test_cutting_to_what_sliding_layers_have_forgotten_is_refused():
-    cache = PrefixCache(make_config(window=5), CPU, torch.float32, back=2)
+    cache = make_cache(window=5, back=2)
     fill(cache, list(range(1, 11)))
     fill(cache, [11])
     with pytest.raises(AssertionError, match=r"cannot go back to 6 .* remember from 7 on"):
         cache.truncate(6)
+
+
+@both
+@pytest.mark.parametrize("length", [65, 128])
+def test_the_last_token_is_taken_off_and_what_it_wrote_stays(kept, length):
+    ids = list(range(length))
+    cache = make_cache(kept)
+    fill(cache, ids)
+    with cache.without_last() as last:
+        assert last == [length - 1] and cache.ids == ids[:-1]
+        keys, _ = cache.visible(0)
+        assert keys[0, :, 0].tolist() == ids[:-1]
+    assert stored(cache) == ids
+
+
+def test_without_a_token_there_is_none_to_take_off():
+    with pytest.raises(AssertionError, match="nothing stands before"), make_cache().without_last():
+        pass
 
 
 def test_common_prefix_length():

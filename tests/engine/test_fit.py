@@ -35,7 +35,7 @@ def engine_config(directory, config=released.CONFIG, **changes) -> EngineConfig:
         (40e9, "fp8", True, 8192),
         (24e9, "int4", True, 8192),
         (18e9, "int4", False, 8192),
-        (17.6e9, "int4", False, 1024),
+        (17.3e9, "int4", False, 1280),
     ],
 )
 def test_precision_head_and_prompt_follow_the_memory(
@@ -51,7 +51,7 @@ def test_precision_head_and_prompt_follow_the_memory(
 
 
 def test_what_was_asked_for_is_kept_and_only_the_prompt_adapts(tmp_path, gpu):
-    gpu(29e9)
+    gpu(28.8e9)
     fitted = fit.fit(engine_config(tmp_path, quantize="fp8"), CONFIG, CUDA)
     assert fitted.quantize == "fp8"
     assert 512 <= fitted.max_prompt_tokens < 8192

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import infill, noise, steps
+from engine import infill, noise, steps, storage
 from engine.cache import PrefixCache
 from engine.config import EngineConfig, SamplerConfig
 from engine.graphs import Graphs
@@ -49,6 +49,19 @@ def test_encoder_and_canvas_equal_the_cpus(directory, length):
             torch.testing.assert_close(mine.cpu(), reference, rtol=1e-3, atol=1e-3)
 
 
+@torch.inference_mode()
+def test_pages_are_read_as_buffers_are(directory):
+    gpu, ids = load_model(directory, dtype=torch.float32, device=torch.device("cuda")), []
+    for pools in (tiny.pools(gpu, longest=300), None):
+        cache = PrefixCache(gpu.config, torch.device("cuda"), torch.float32, pools=pools)
+        states = [gpu.encode(random_ids(90, seed=n), cache) for n in range(3)]
+        fork = cache.fork(cache.length - 5)
+        states.append(gpu.encode(random_ids(9, seed=4), cache))
+        states.append(gpu.encode(random_ids(7, seed=5), fork))
+        ids.append(torch.cat(states, 1))
+    torch.testing.assert_close(*ids, rtol=1e-4, atol=1e-4)
+
+
 def test_a_hole_is_filled_on_the_device(directory):
     gpu = load_model(directory, dtype=torch.float32, device=torch.device("cuda"))
     cache = PrefixCache(gpu.config, torch.device("cuda"), torch.float32)
@@ -71,6 +84,7 @@ def test_the_engine_takes_the_device_by_itself(directory):
     engine = Engine.load(EngineConfig(model=directory, sampler=SamplerConfig(max_steps=4)))
     assert engine.describe()["device"].startswith("cuda")
     assert engine.describe()["dtype"] == "bfloat16"
+    assert {pool.parts[0].device.type for pool in engine._pools.values()} == {"cuda"}
     request = InfillRequest(prefix="a = ", suffix="\n", max_tokens=8)
     assert engine.infill(request, cancelled=lambda: False).tokens == 8
 
@@ -84,12 +98,13 @@ def test_random_numbers_are_those_of_the_cpu():
 
 
 @pytest.mark.parametrize("soft_tokens", [None, 4])
-@pytest.mark.parametrize("prefix", [9, 37])
+@pytest.mark.parametrize("prefix", [9, 3 * storage.PAGE + 5])
 def test_captured_steps_equal_plain_ones(directory, prefix, soft_tokens):
     device = torch.device("cuda")
     model = load_model(directory, dtype=torch.float32, device=device, soft_tokens=soft_tokens)
-    cache = PrefixCache(model.config, device, torch.float32)
-    graphs, config = Graphs(model, longest_prefix=64), SamplerConfig(max_steps=6, confidence=1e-30)
+    pools = tiny.pools(model, longest=300)
+    cache = PrefixCache(model.config, device, torch.float32, pools=pools)
+    graphs, config = Graphs(model, pools), SamplerConfig(max_steps=6, confidence=1e-30)
     one, other = Canvas(hole=5, clamped=(5, 9, 30), judged=2), Canvas(hole=16, clamped=(5, 9))
     several = [one, Canvas(hole=0, clamped=(7, 8), judged=2), replace(other, judged=2)]
     with torch.inference_mode():
@@ -117,8 +132,10 @@ def test_steps_that_would_wait_for_the_device_are_not_captured_and_break_nothing
     device = torch.device("cuda")
     tiny.diffusion_gemma(tmp_path, seed=3)
     model = load_model(tmp_path, dtype=torch.float32, device=device)
-    cache, config = PrefixCache(model.config, device, torch.float32), SamplerConfig(max_steps=3)
-    graphs, drawn = Graphs(model, longest_prefix=64), noise.draw(3, 3, 5, tiny.VOCAB, device)
+    pools = tiny.pools(model)
+    cache = PrefixCache(model.config, device, torch.float32, pools=pools)
+    config, graphs = SamplerConfig(max_steps=3), Graphs(model, pools)
+    drawn = noise.draw(3, 3, 5, tiny.VOCAB, device)
     mode = torch.cuda.get_sync_debug_mode()
     with torch.inference_mode():
         model.encode(random_ids(9, seed=1), cache)
@@ -133,8 +150,9 @@ def test_steps_that_would_wait_for_the_device_are_not_captured_and_break_nothing
 def test_all_captured_steps_share_their_memory(directory):
     device = torch.device("cuda")
     model = load_model(directory, dtype=torch.float32, device=device)
-    cache, config = PrefixCache(model.config, device, torch.float32), SamplerConfig(max_steps=2)
-    graphs, held = Graphs(model, longest_prefix=64), []
+    pools, held = tiny.pools(model), []
+    cache = PrefixCache(model.config, device, torch.float32, pools=pools)
+    config, graphs = SamplerConfig(max_steps=2), Graphs(model, pools)
     with torch.inference_mode():
         model.encode(random_ids(9, seed=1), cache)
         for hole in (64, 48, 32, 16, 8):

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import infill, kernels, noise, sampler, static_steps, steps
+from engine import infill, kernels, noise, sampler, static_steps, steps, storage
+from engine.cache import PrefixCache
 from engine.config import SamplerConfig
 from engine.graphs import Graphs, _divided
 from engine.infill import Control
-from engine.static_steps import Memory, Shape, Step
+from engine.static_steps import Shape, Step
 from engine.steps import Canvas
 from tests.engine import tiny
-from tests.engine.test_infill import encoded
 from tests.engine.test_model import random_ids
 
 CPU = torch.device("cpu")
@@ -30,7 +30,15 @@ def small(monkeypatch):
     """Sizes as far apart from each other, beside a tiny model's."""
     monkeypatch.setattr(static_steps, "HOLES", (4, 16, 32))
     monkeypatch.setattr(static_steps, "SUFFIXES", (0, 8, 20))
-    monkeypatch.setattr(static_steps, "SHORTEST_PREFIX", 4)
+    monkeypatch.setattr(storage, "PAGE", 4)
+
+
+def encoded(model, ids, pools=None) -> PrefixCache:
+    """The prefix `ids` in pages."""
+    cache = PrefixCache(model.config, CPU, torch.float32, pools=pools or tiny.pools(model))
+    with torch.inference_mode():
+        model.encode(ids, cache)
+    return cache
 
 
 def walked(model, make, cache, canvas, config=SAMPLER, seed=7):
@@ -55,7 +63,7 @@ CANVASES = {
 def test_every_step_equals_the_plain_one_under_the_same_noise(gemma, small, name, prefix):
     cache, canvas = encoded(gemma.ours, random_ids(prefix, seed=prefix)), CANVASES[name]
     plain = walked(gemma.ours, steps.plain, cache, canvas)
-    still = walked(gemma.ours, Graphs(gemma.ours, longest_prefix=64), cache, canvas)
+    still = walked(gemma.ours, Graphs(gemma.ours, cache.pools), cache, canvas)
     assert len(plain) == len(still) == SAMPLER.max_steps
     for expected, seen in zip(plain, still, strict=True):
         assert seen.best.tolist() == expected.best.tolist()
@@ -73,7 +81,7 @@ def test_steps_that_keep_no_logits_equal_the_plain_ones(gemma, small, monkeypatc
     canvas = CANVASES["a guess and a beginning"]
     plain = walked(gemma.ours, steps.plain, cache, canvas)
     monkeypatch.setattr(gemma.ours, "logits", None)
-    still = walked(gemma.ours, Graphs(gemma.ours, longest_prefix=64), cache, canvas)
+    still = walked(gemma.ours, Graphs(gemma.ours, cache.pools), cache, canvas)
     assert [s.best.tolist() for s in still] == [s.best.tolist() for s in plain]
 
 
@@ -85,7 +93,7 @@ def test_the_stop_rule_fires_at_the_same_step(gemma, small):
         canvas = Canvas(hole=hole, clamped=(5, 6, 7))
         answers = [
             infill.infill(gemma.ours, cache, canvas, config, 3, Control(), steps=make)
-            for make in (steps.plain, Graphs(gemma.ours, longest_prefix=64))
+            for make in (steps.plain, Graphs(gemma.ours, cache.pools))
         ]
         assert answers[0].ids == answers[1].ids
         assert answers[0].forwards == answers[1].forwards
@@ -105,20 +113,21 @@ def test_padding_has_no_part_in_how_sure_the_hole_is(gemma, small, monkeypatch):
 
     monkeypatch.setattr(sampler, "is_confident", recorded)
     cache = encoded(gemma.ours, random_ids(9, seed=1))
-    for make in (steps.plain, Graphs(gemma.ours, 64)):
+    for make in (steps.plain, Graphs(gemma.ours, cache.pools)):
         walked(gemma.ours, make, cache, Canvas(hole=9, clamped=(5, 9)))
     plain, still = means[: SAMPLER.max_steps], means[SAMPLER.max_steps :]
     assert still == pytest.approx(plain, rel=1e-4)
 
 
 def test_buffers_used_before_leave_no_trace(gemma, small):
-    used = Graphs(gemma.ours, longest_prefix=64)
-    long, short = (encoded(gemma.ours, random_ids(n, seed=n)) for n in (40, 5))
+    pools = tiny.pools(gemma.ours)
+    used = Graphs(gemma.ours, pools)
+    long, short = (encoded(gemma.ours, random_ids(n, seed=n), pools) for n in (40, 5))
     for cache, canvas in ((long, Canvas(hole=16, clamped=(9,) * 8, begin=(1, 2))),) * 2:
         walked(gemma.ours, used, cache, canvas, seed=99)
     for cache in (short, long):
         canvas = Canvas(hole=7, clamped=(5, 9, 30))
-        expected = walked(gemma.ours, Graphs(gemma.ours, 64), cache, canvas)
+        expected = walked(gemma.ours, Graphs(gemma.ours, cache.pools), cache, canvas)
         again = walked(gemma.ours, used, cache, canvas)
         assert [s.best.tolist() for s in again] == [s.best.tolist() for s in expected]
 
@@ -129,7 +138,7 @@ def test_padding_asks_for_no_expert_of_its_own(gemma, small, monkeypatch):
     monkeypatch.setattr(kernels, "route", lambda *args: chosen.append(route(*args)) or chosen[-1])
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     chosen.clear()
-    walked(gemma.ours, Graphs(gemma.ours, 64), cache, Canvas(hole=5, clamped=(5, 9, 30)))
+    walked(gemma.ours, Graphs(gemma.ours, cache.pools), cache, Canvas(hole=5, clamped=(5, 9, 30)))
     for _, indices in chosen:
         hole, suffix = indices[:16].tolist(), indices[16:].tolist()
         assert len(suffix) == 8
@@ -144,27 +153,32 @@ def test_one_step_is_always_under_way(gemma, small, monkeypatch):
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
     with torch.inference_mode():
-        reports = Graphs(gemma.ours, 64)(gemma.ours, cache, [Canvas(hole=5)], SAMPLER, drawn)
+        reports = Graphs(gemma.ours, cache.pools)(
+            gemma.ours, cache, [Canvas(hole=5)], SAMPLER, drawn
+        )
         for read, _ in enumerate(reports, start=1):
             assert len(runs) == min(read + 1, SAMPLER.max_steps)
 
 
 def test_nothing_moves_between_steps(gemma, small):
     """What a captured graph needs: all that a step keeps stays where it is."""
-    cache, memory = encoded(gemma.ours, random_ids(9, seed=1)), Memory(gemma.ours, 64)
-    step = Step(gemma.ours, SAMPLER, Shape.of(5, 3, 9), memory)
+    pools = tiny.pools(gemma.ours)
+    caches = [encoded(gemma.ours, random_ids(n, seed=1), pools) for n in (9, 33)]
+    step = Step(gemma.ours, SAMPLER, Shape.of(5, 3), pools)
+    sight = step._sight
 
     def places():
-        kept = {**vars(step), **vars(step._sight)}
+        kept = {**vars(step), **vars(sight)}
         tensors = {name: value for name, value in kept.items() if isinstance(value, torch.Tensor)}
-        tables = [table for pair in step._sight._tables.values() for table in pair]
-        rest = [*memory.views(step.shape), *step._sight._lengths.values(), *tables]
+        tables = [table for pair in sight._tables.values() for table in pair]
+        parts = [part for pool in pools.values() for part in pool.parts]
+        rest = [*parts, *sight._page_tables.values(), *sight._bounds.values(), *tables]
         return [(t.data_ptr(), t.shape, t.stride()) for t in (*tensors.values(), *rest)]
 
     before = places()
     canvas = Canvas(hole=5, clamped=(1, 2, 3))
     with torch.inference_mode():
-        for seed in (1, 2):
+        for seed, cache in enumerate(caches):
             step.begin(cache, [canvas], noise.draw(seed, 10, 5, tiny.VOCAB, CPU))
             step.run()
             step.run()
@@ -175,24 +189,43 @@ def test_nothing_moves_between_steps(gemma, small):
 @pytest.mark.parametrize(
     ("tokens", "shape"),
     [
-        ((1, 0, 0), Shape(16, 0, 512)),
-        ((16, 1, 512), Shape(16, 32, 512)),
-        ((17, 48, 513), Shape(32, 64, 1024)),
-        ((256, 128, 8192), Shape(256, 128, 8192)),
+        ((1, 0), Shape(16, 0)),
+        ((16, 1), Shape(16, 32)),
+        ((17, 48), Shape(32, 64)),
+        ((256, 128), Shape(256, 128)),
     ],
 )
 def test_the_smallest_shape_that_holds_it_is_taken(tokens, shape):
     assert Shape.of(*tokens) == shape
 
 
-@pytest.mark.parametrize(
-    ("prefix", "canvas"),
-    [(70, Canvas(hole=5)), (9, Canvas(hole=5, clamped=(1,) * 21))],
-)
-def test_what_has_no_shape_takes_plain_steps(gemma, small, prefix, canvas, monkeypatch):
-    cache = encoded(gemma.ours, random_ids(prefix, seed=1))
+def test_what_has_no_shape_takes_plain_steps(gemma, small, monkeypatch):
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
     monkeypatch.setattr(Step, "run", None)
-    assert len(walked(gemma.ours, Graphs(gemma.ours, 64), cache, canvas)) == SAMPLER.max_steps
+    walk = walked(
+        gemma.ours, Graphs(gemma.ours, cache.pools), cache, Canvas(hole=5, clamped=(1,) * 21)
+    )
+    assert len(walk) == SAMPLER.max_steps
+
+
+def test_a_prefix_that_lies_elsewhere_is_refused(gemma, small):
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    with pytest.raises(AssertionError, match="does not lie in the pages that steps read"):
+        walked(gemma.ours, Graphs(gemma.ours, tiny.pools(gemma.ours)), cache, Canvas(hole=5))
+
+
+def test_pages_that_others_hold_or_nobody_are_not_read(gemma, small):
+    """Behind a fork, after the rest of what it came from was cut and written anew."""
+    origin = encoded(gemma.ours, random_ids(40, seed=1))
+    cache, canvas = origin.fork(30), CANVASES["padded hole and suffix"]
+    origin.truncate(27)
+    with torch.inference_mode():
+        gemma.ours.encode(random_ids(6, seed=9), origin)
+        gemma.ours.encode(random_ids(5, seed=2), cache)
+    expected = encoded(gemma.ours, random_ids(40, seed=1)[:30] + random_ids(5, seed=2))
+    still = walked(gemma.ours, Graphs(gemma.ours, cache.pools), cache, canvas)
+    plain = walked(gemma.ours, steps.plain, expected, canvas)
+    assert [s.best.tolist() for s in still] == [s.best.tolist() for s in plain]
 
 
 SEVERAL = {
@@ -224,7 +257,7 @@ def test_steps_over_several_canvases_equal_the_plain_ones(
     with torch.inference_mode():
         plain = list(steps.plain(gemma.ours, cache, canvases, SAMPLER, drawn))
         monkeypatch.setattr(steps, "plain", None)
-        fast = list(Graphs(gemma.ours, 64)(gemma.ours, cache, canvases, SAMPLER, drawn))
+        fast = list(Graphs(gemma.ours, cache.pools)(gemma.ours, cache, canvases, SAMPLER, drawn))
     assert len(plain) == len(fast) == SAMPLER.max_steps
     for expected, seen in zip(plain, fast, strict=True):
         assert set(seen) == set(expected) == set(range(len(canvases)))
@@ -243,7 +276,7 @@ def test_a_canvas_that_is_wanted_no_more_is_not_reported(gemma, small):
     drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
     reported = []
     with torch.inference_mode():
-        make = Graphs(gemma.ours, 64)
+        make = Graphs(gemma.ours, cache.pools)
         for seen in make(gemma.ours, cache, canvases, SAMPLER, drawn, live.__contains__):
             reported.append(set(seen))
             live.discard(0 if len(reported) == 2 else 1 if len(reported) == 4 else -1)
@@ -252,8 +285,8 @@ def test_a_canvas_that_is_wanted_no_more_is_not_reported(gemma, small):
 
 def test_canvases_are_divided_among_steps_that_can_hold_them():
     probed = [Canvas(hole=n, clamped=(5,) * 48) for n in (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64)]
-    assert _divided(probed, 9) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-    assert _divided([Canvas(hole=3, clamped=(7,))] * 9, 9) == [[*range(8)], [8]]
+    assert _divided(probed) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert _divided([Canvas(hole=3, clamped=(7,))] * 9) == [[*range(8)], [8]]
 
 
 def test_a_group_that_nobody_wants_is_not_computed(gemma, small, monkeypatch):
@@ -264,7 +297,7 @@ def test_a_group_that_nobody_wants_is_not_computed(gemma, small, monkeypatch):
     drawn = noise.draw(1, SAMPLER.max_steps, 3, tiny.VOCAB, CPU)
     canvases = [Canvas(hole=3, clamped=(7,))] * 9
     with torch.inference_mode():
-        make = Graphs(gemma.ours, 64)
+        make = Graphs(gemma.ours, cache.pools)
         reports = make(gemma.ours, cache, canvases, SAMPLER, drawn, live.__contains__)
         for number, seen in enumerate(reports, start=1):
             assert set(seen) == live
@@ -287,23 +320,24 @@ def test_canvases_that_cannot_share_a_step_take_plain_ones(gemma, small, canvase
     cache = encoded(gemma.ours, random_ids(9, seed=1))
     drawn = noise.draw(1, SAMPLER.max_steps, 5, tiny.VOCAB, CPU)
     with torch.inference_mode():
-        fast = Graphs(gemma.ours, 64)(gemma.ours, cache, canvases, SAMPLER, drawn)
+        fast = Graphs(gemma.ours, cache.pools)(gemma.ours, cache, canvases, SAMPLER, drawn)
         assert set(next(iter(fast))) == set(range(len(canvases)))
 
 
 def test_rows_of_several_canvases_are_bounded():
     """By what memory is planned for, and by what the sorting of experts takes at once."""
     some = Canvas(hole=32, clamped=(5,) * 32)
-    assert Shape.holding([some] * 8, 9) == Shape(32, 32, 512, 8)
-    assert Shape.holding([some] * 3, 9) == Shape(32, 32, 512, 4)
-    assert Shape.holding([replace(some, hole=33)] * 8, 9) is None, "8 · 64 rows of holes"
-    assert Shape.holding([replace(some, clamped=(5,) * 33)] * 8, 9) is None, "8 · 96 rows"
-    assert Shape.holding([replace(some, hole=256)], 9) == Shape(256, 32, 512)
+    assert Shape.holding([some] * 8) == Shape(32, 32, 8)
+    assert Shape.holding([some] * 3) == Shape(32, 32, 4)
+    assert Shape.holding([replace(some, hole=33)] * 8) is None, "8 · 64 rows of holes"
+    assert Shape.holding([replace(some, clamped=(5,) * 33)] * 8) is None, "8 · 96 rows"
+    assert Shape.holding([replace(some, hole=256)]) == Shape(256, 32)
 
 
 def test_only_some_captured_steps_are_kept(gemma, small, monkeypatch):
     monkeypatch.setattr("engine.graphs._MOST_READY", 2)
-    cache, make = encoded(gemma.ours, random_ids(9, seed=1)), Graphs(gemma.ours, 64)
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    make = Graphs(gemma.ours, cache.pools)
     for hole in (3, 9, 3, 30, 3):
         walked(gemma.ours, make, cache, Canvas(hole=hole))
     assert [shape.hole for _, shape, _ in make._ready] == [32, 4]
@@ -314,7 +348,8 @@ def test_memory_that_runs_out_while_capturing_is_no_refusal(gemma, small, monkey
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Graphs, "_capture", full)
-    cache, make = encoded(gemma.ours, random_ids(9, seed=1)), Graphs(gemma.ours, 64)
+    cache = encoded(gemma.ours, random_ids(9, seed=1))
+    make = Graphs(gemma.ours, cache.pools)
     with pytest.raises(torch.OutOfMemoryError):
         walked(gemma.ours, make, cache, Canvas(hole=5))
     assert not make.refused
@@ -326,7 +361,7 @@ def test_a_device_that_refuses_to_capture_gets_plain_steps(gemma, small, monkeyp
 
     monkeypatch.setattr(Graphs, "_capture", refuse)
     cache, canvas = encoded(gemma.ours, random_ids(9, seed=1)), Canvas(hole=5)
-    make = Graphs(gemma.ours, 64)
+    make = Graphs(gemma.ours, cache.pools)
     for _ in range(2):
         seen = walked(gemma.ours, make, cache, canvas)
         expected = walked(gemma.ours, steps.plain, cache, canvas)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from engine import kernels
+from engine import kernels, storage
 from engine.attention import Canvases
+from engine.cache import PrefixCache
 from engine.kernels import reference
 from tests.engine import tiny
-from tests.engine.test_model import fresh_cache, random_ids
+from tests.engine.test_model import random_ids
 
 SLIDING, FULL = 0, 5  # layers with heads of 16 and of 32 dims
 CPU = torch.device("cpu")
@@ -77,7 +78,8 @@ def test_canvas_attention_is_the_same_with_heads_of_both_sizes(pair, index, pref
     ours, theirs = (layer.self_attn for layer in layers(pair, index))
     ids, x = random_ids(prefix, seed=3), rows(1, 9, tiny.TEXT["hidden_size"])
     encoded = pair.reference.model.encoder(input_ids=torch.tensor([ids]), use_cache=True)
-    cache = fresh_cache(pair.ours)
+    pools = tiny.pools(pair.ours)
+    cache = PrefixCache(pair.config, CPU, torch.float32, pools=pools)
     pair.ours.encode(ids, cache)
     places = torch.arange(prefix, prefix + x.shape[1])[None]
     rotary = pair.reference.model.decoder.rotary_emb(x, places, theirs.layer_type)
@@ -89,8 +91,10 @@ def test_canvas_attention_is_the_same_with_heads_of_both_sizes(pair, index, pref
     q, k, v = ours._inputs(x, True)
     norms = ours.q_norm.weight, ours.k_norm.weight
     q, k, v = reference.prepare_heads(q, k, v, *norms, *sight.rotary(ours.shape), ours.eps)
-    keys, values = cache.visible(index)
-    length = torch.tensor([prefix], dtype=torch.int32)
+    window, number = storage.places(pair.config)[index]
+    pages, *bounds = cache.pages(window)
+    table, bounds = (torch.tensor(numbers, dtype=torch.int32) for numbers in (pages, bounds))
     own = k.transpose(1, 2), v.transpose(1, 2)
-    out = reference.canvas_attention(q, keys, values, length, *own, ours.scale, ours.shape.window)
+    stored = pools[window].parts[number]
+    out = reference.canvas_attention(q, *stored, table, bounds, *own, ours.scale)
     close(ours.o_proj(out.flatten(2), True), expected)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from engine import formats, plan, probe, released, static_steps
+from engine import formats, plan, probe, released, storage
 from engine.cache import PrefixCache
 from engine.config import ModelConfig
 from engine.model import Transformer
@@ -86,10 +86,10 @@ def test_the_forms_are_those_of_the_formats(tmp_path):
 @pytest.mark.parametrize(
     ("context", "sliding", "full"),
     [
-        # A prefix and the rows behind it, a quarter more at most, in slots of 256.
-        (256, 768, 768),  # (256 + 256 canvas rows) · 5/4 = 640
-        (1024, 2048, 2048),  # (1024 + 512 rows of a chunk) · 5/4 = 1920
-        (8192, 2048, 11008),  # window 1024 + 2 · 256 + 512; 8704 · 5/4 = 10880
+        # A prefix and the rows behind it, in pages of 64.
+        (256, 512, 512),  # 256 + 256 canvas rows
+        (1024, 1536, 1536),  # 1024 + 512 rows of a chunk
+        (8192, 1856, 8704),  # window 1024 - 1 + 256 + 63 + 512 = 1854
     ],
 )
 def test_keys_and_values_by_hand(context, sliding, full):
@@ -97,37 +97,37 @@ def test_keys_and_values_by_hand(context, sliding, full):
     assert plan.cache_bytes(CONFIG, context) == expected
 
 
-def test_a_real_cache_takes_no_more_than_was_planned(tmp_path):
-    pair = tiny.diffusion_gemma(tmp_path, seed=1)
-    cache = PrefixCache(pair.config, torch.device("cpu"), torch.bfloat16)
-    pair.ours.to(torch.bfloat16)
-    for length in range(100, 1700, 100):
+def test_the_pages_of_one_prefix_take_what_was_planned(tmp_path):
+    model = tiny.diffusion_gemma(tmp_path, seed=1).ours.to(torch.bfloat16)
+    rows = plan.most_rows(model.config, 900, 100)
+    pools = storage.allocate(model.config, 900, rows, torch.device("cpu"), torch.bfloat16)
+    taken = sum(pool.count * pool.page_bytes for pool in pools.values())
+    assert taken == plan.cache_bytes(model.config, 900, chunk=100)
+    cache = PrefixCache(model.config, torch.device("cpu"), torch.bfloat16, pools=pools)
+    for _ in range(9):
         with torch.inference_mode():
-            pair.ours.encode([5] * 100, cache)
-        assert cache.nbytes <= plan.cache_bytes(pair.config, length, chunk=100)
+            model.encode([5] * 100, cache)
 
 
 def test_8k_tokens_in_4_bits_stay_below_18_gb():
     chosen = plan.plan(CONFIG, LEAST, 8192)
     assert chosen.weights == 15_362_490_488
-    assert chosen.cache == 25 * 2048 * 8192 + 5 * 11008 * 4096
+    assert chosen.cache == 25 * 1856 * 8192 + 5 * 8704 * 4096
     # 256 rows of 262,144 probabilities in fp32, beside them in bf16 or 64 of them twice in fp32;
     # states of 256 rows, 8 times 2816 and for each of 8 experts 4 · 2816 + 2 · 704, in bf16.
     states = 2 * 256 * (8 * 2816 + 8 * (4 * 2816 + 2 * 704))
     canvas = (4 * 256 + 2 * 256) * 262_144 + states
     assert 2 * 4 * 64 <= 2 * 256
-    # Scores of some rows and their softmax, states of 512 rows.
-    assert chosen.work == max(canvas, 8 * 16 * 120 * 8704 + 14 * 512 * 8704 + 2 * states) == canvas
-    # Captured steps have that once more, and the prefix: the window less one, or all of 8192.
-    assert chosen.graphs == 25 * 1023 * 8192 + 5 * 8192 * 4096
-    assert chosen.captured == canvas
-    parts = (chosen.weights, chosen.cache, chosen.graphs, chosen.captured, chosen.work)
-    assert chosen.total == sum(parts) + plan.RUNTIME_BYTES < 18.0e9
-
-
-def test_captured_steps_copy_a_prefix_to_as_much_as_was_planned(tmp_path):
-    model = tiny.diffusion_gemma(tmp_path, seed=1).ours.to(torch.bfloat16)
-    assert static_steps.Memory(model, 900).nbytes == plan.graphs_bytes(model.config, 900)
+    # Scores of some rows and their softmax, states of 512 rows, a layer's keys and values gathered.
+    prefill = 8 * 16 * 120 * 8704 + 14 * 512 * 8704 + 2 * states + 8192 * 8704
+    assert chosen.work == max(canvas, prefill) == canvas
+    assert chosen.captured == canvas, (
+        "captured steps have that once more, and no copy of the prefix"
+    )
+    parts = (chosen.weights, chosen.cache, chosen.captured, chosen.work)
+    assert chosen.total == sum(parts) + plan.RUNTIME_BYTES < 17.5e9
+    with_head = plan.plan(CONFIG, INT4, 8192)
+    assert with_head.total - chosen.total == 262_144 * (2816 + 4), "18.2 GB"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tiny random models of each family, made by transformers: the oracle of the parity tests."""
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from transformers import DiffusionGemmaForBlockDiffusion, LlamaConfig, LlamaForC
 from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaTextConfig
 from transformers.models.gemma4 import Gemma4VisionConfig
 
+from engine import storage
 from engine.config import ModelConfig
 from engine.model import Transformer
+from engine.storage import Pools
 
 WINDOW = 8
 CANVAS = 32
@@ -87,6 +90,18 @@ def load_ours(directory: Path) -> Transformer:
     from engine.loading import load_model
 
     return load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def pools(model: Transformer, longest: int = 100, prefixes: int = 3) -> Pools:
+    """Pages for some prefixes, given out in no order and NaN until they are written."""
+    device, dtype = model.embed_tokens.weight.device, model.dtype
+    one = storage.prefix_bytes(model.config, longest, CANVAS, dtype.itemsize)
+    made = storage.allocate(model.config, longest, CANVAS, device, dtype, nbytes=prefixes * one)
+    for pool in made.values():
+        random.Random(1).shuffle(pool._free)
+        for part in pool.parts:
+            part.fill_(torch.nan)
+    return made
 
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>")

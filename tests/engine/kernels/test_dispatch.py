@@ -7,7 +7,8 @@ from engine import kernels
 
 D, E, V, DIM, EPS = 32, 4, 40, 16, 1e-6
 CHOSEN = torch.tensor([[0, 1], [1, 3], [2, 0]])
-LENGTH = torch.tensor([5], dtype=torch.int32)
+PAGES = torch.tensor([0], dtype=torch.int32)
+BOUNDS = torch.tensor([0, 5], dtype=torch.int32)
 
 
 def some(*shape):
@@ -15,7 +16,7 @@ def some(*shape):
 
 
 ROWS, HEADS, ANGLES = some(1, 3, D), some(1, 3, 2, DIM), some(3, DIM // 2)
-KEYS, PREFIX, NORM, TABLE = some(1, 2, 3, DIM), some(2, 5, DIM), some(D), some(V, D)
+KEYS, PREFIX, NORM, TABLE = some(1, 2, 3, DIM), some(2, 1, 5, DIM), some(D), some(V, D)
 # Each function over all of its tensors that may be learned.
 CALLS = {
     "route": (
@@ -42,7 +43,7 @@ CALLS = {
         (HEADS, HEADS, HEADS, some(DIM), some(DIM)),
     ),
     "canvas_attention": (
-        lambda q, k, v, *own: kernels.canvas_attention(q, k, v, LENGTH, *own, None, None),
+        lambda q, k, v, *own: kernels.canvas_attention(q, k, v, PAGES, BOUNDS, *own, None),
         (HEADS, PREFIX, PREFIX, KEYS, KEYS),
     ),
     "soft_embedding": (

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import kernels, noise, static_steps, steps
+from engine import kernels, noise, static_steps, steps, storage
+from engine.cache import PrefixCache
 from engine.config import SamplerConfig
 from engine.graphs import Graphs
 from engine.kernels import launch
 from engine.steps import Canvas
 from tests.engine import tiny
-from tests.engine.test_infill import encoded
 from tests.engine.test_model import random_ids
 
 SAMPLER = SamplerConfig(max_steps=2, entropy_bound=2.0, confidence=3.0)
@@ -62,7 +62,7 @@ def started(monkeypatch):
 def small(monkeypatch):
     monkeypatch.setattr(static_steps, "HOLES", (8,))
     monkeypatch.setattr(static_steps, "SUFFIXES", (0, 4))
-    monkeypatch.setattr(static_steps, "SHORTEST_PREFIX", 16)
+    monkeypatch.setattr(storage, "PAGE", 32)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="make gpu-check compares whole steps there")
@@ -72,12 +72,15 @@ def test_every_step_equals_the_plain_one(model, small, started, monkeypatch, sof
     monkeypatch.setattr(model, "config", replace(model.config, canvas=own))
     canvases = [Canvas(hole=5, clamped=(9, 30)), Canvas(hole=2, clamped=(9,))][:count]
     drawn = noise.draw(7, SAMPLER.max_steps, 5, tiny.VOCAB, torch.device("cpu"))
-    cache = encoded(model, random_ids(tiny.WINDOW + 3, seed=1))
+    cache = PrefixCache(
+        model.config, torch.device("cpu"), torch.float32, pools=tiny.pools(model, 45)
+    )
     with torch.inference_mode():
+        model.encode(random_ids(37, seed=1), cache)
         plain = list(steps.plain(model, cache, canvases, SAMPLER, drawn))
         assert not started
         monkeypatch.setattr(kernels, "_takes_triton", lambda *tensors: True)
-        fast = list(Graphs(model, 32)(model, cache, canvases, SAMPLER, drawn))
+        fast = list(Graphs(model, cache.pools)(model, cache, canvases, SAMPLER, drawn))
     assert started >= WIRED
     assert started & HEAD == (HEAD if soft_tokens else set())
     assert len(fast) == len(plain) == SAMPLER.max_steps
