@@ -209,13 +209,16 @@ class Branched(Pass):
         none = k[:, :, :0]
         prefix_k, prefix_v = self._cache.view_with(index, none.detach(), none.detach())
         attention = kernels.attention if k.is_cuda else kernels.attention_by_products
-        parts, first = [], 0
-        for branch, mask in zip(self._branches, self._masks, strict=True):
-            rows = slice(first, first + len(branch.mask))
-            keys = torch.cat((prefix_k[:, :, : branch.sees], k[:, :, rows]), 2)
-            values = torch.cat((prefix_v[:, :, : branch.sees], v[:, :, rows]), 2)
-            parts.append(attention(q[:, rows], keys, values, layer.scale, mask))
-            first = rows.stop
+        sizes = [len(mask) for mask in self._masks]
+        # Split once: the gradients of slices would each be a whole tensor.
+        rows = (torch.split(x, sizes, dim) for x, dim in ((q, 1), (k, 2), (v, 2)))
+        parts = []
+        for queries, own_k, own_v, branch, mask in zip(
+            *rows, self._branches, self._masks, strict=True
+        ):
+            keys = torch.cat((prefix_k[:, :, : branch.sees], own_k), 2)
+            values = torch.cat((prefix_v[:, :, : branch.sees], own_v), 2)
+            parts.append(attention(queries, keys, values, layer.scale, mask))
         return torch.cat(parts, 1)
 
 
