@@ -1,6 +1,6 @@
 """Attention, and who sees whom: a `Pass` is what all layers of one forward share.
 
-`Cached` rows and `Canvases` stand behind a cached prefix; `Branched` rows continue parts of it, `Masked` ones see
+`Cached` rows, a `Tree` of them and `Canvases` stand behind a cached prefix; `Branched` rows continue parts of it, `Masked` ones see
 each other under a mask of the caller's. Knows nothing of what stands around attention in a layer.
 """
 
@@ -140,6 +140,30 @@ class Cached(Pass):
             bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
             self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
         return self._masks[window]
+
+
+class Tree(Pass):
+    """Rows of texts that share beginnings, behind a cached prefix.
+
+    They see its first `trunk` tokens; of what lies behind these, themselves last, what `seen`
+    [N, tokens behind] says.
+    """
+
+    def __init__(
+        self, positions: Tensor, dtype: torch.dtype, cache: PrefixCache, trunk: int, seen: Tensor
+    ) -> None:
+        super().__init__(positions, dtype, causal=True, on_canvas=True)
+        self._cache = cache
+        unseen = torch.cat((seen.new_zeros(len(seen), trunk), ~seen), 1)
+        # Added to the scores, which saves each layer the conversion.
+        bias = torch.zeros(unseen.shape, dtype=dtype, device=seen.device)
+        self._mask = bias.masked_fill_(unseen, -torch.inf)
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `Pass.attend`."""
+        assert layer.shape.window is None, "trees are for models without sliding layers"
+        keys, values = self._cache.view_with(index, k, v)
+        return kernels.attention(q, keys, values, layer.scale, self._mask)
 
 
 class Canvases(Pass):

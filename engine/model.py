@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
-from engine.attention import Attention, Branch, Branched, Cached, Canvases, Masked, Pass
+from engine.attention import Attention, Branch, Branched, Cached, Canvases, Masked, Pass, Tree
 from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
 from engine.modules import Experts, GatedMLP, Norm, Projection, Router, SelfConditioning
@@ -99,6 +99,19 @@ class Transformer(nn.Module):
         places = torch.arange(cache.length, cache.length + ids.shape[1], device=ids.device)
         step = Cached(places, 0, self.dtype, cache, None, on_canvas=False)
         return self._layers(self.embed(ids), step)
+
+    def tree(
+        self, ids: Sequence[int], positions: Tensor, cache: PrefixCache, trunk: int, seen: Tensor
+    ) -> Tensor:
+        """A pass over tokens of a hole's texts that share beginnings; extends the cache by them.
+
+        They see the first `trunk` cached tokens; `seen` [N, M] says which of the M tokens behind, their
+        own N last. `positions` [N] -> final hidden states [1, N, D].
+        """
+        x = self.embed(torch.tensor([list(ids)], device=positions.device))
+        hidden = self._layers(x, Tree(positions, x.dtype, cache, trunk, seen))
+        cache.commit(ids)
+        return hidden
 
     def moved(self, suffix: Suffix, by: int) -> Suffix:
         """An encoded suffix, its positions moved on `by`."""

@@ -1,16 +1,19 @@
 """What was written against what could be copied in its place, through the engine."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from engine import beams
 from engine import request as vocabulary
-from engine.config import CanvasConfig, EngineConfig
+from engine.config import BeamConfig, CanvasConfig, EngineConfig
+from engine.infill import Filled
 from engine.model import Transformer
 from engine.request import InfillRequest, Mode, StopReason
 from engine.runtime import Engine
 from engine.tokenizer import Tokenizer
-from engine.verify import Verify
+from engine.verify import Verify, Weigh
 from tests.engine import tiny
 
 COPY = "total = width * height"
@@ -47,7 +50,9 @@ def engine(tmp_path_factory) -> Engine:
     texts = [tokenizer.decode([i]) for i in range(tiny.VOCAB)]
     odd = [i for i, text in enumerate(texts) if not (text and text.isascii())]
     model.embed_tokens.weight[odd] = 0  # a logit of 0 is never the highest
-    config = EngineConfig(model=directory, device="cpu", favour_copies=False, warm_start=False)
+    config = EngineConfig(
+        model=directory, device="cpu", favour_copies=False, warm_start=False, beams=None
+    )
     return Engine("sealed", config, model, tokenizer)
 
 
@@ -98,3 +103,66 @@ def test_the_cache_serves_the_next_request_as_if_nothing_had_been_compared(engin
     following = replace(ASKED, prefix=ASKED.prefix + "x", suffix=")\n")
     ours, theirs = (each.infill(following, cancelled=never) for each in (engine, alone))
     assert (ours.text, ours.cached_tokens) == (theirs.text, theirs.cached_tokens)
+
+
+def with_beams(engine: Engine, **options) -> Engine:
+    config = replace(engine._config, beams=BeamConfig(width=2, behind=8.0), **options)
+    return Engine("beams", config, engine._model, engine._tokenizer)
+
+
+@pytest.mark.parametrize("better", ["copied", "written"])
+def test_one_line_is_written_in_several_ways_beside_what_could_be_copied(
+    engine, monkeypatch, better
+):
+    """What a causal reading and the writer speak for is the answer, and the others are left."""
+    rank = Weigh.rank
+
+    def ranked(self, model, cache, fills, chances, suffix, lead):
+        assert len(fills) == len(chances)
+        found = rank(self, model, cache, fills, chances, suffix, lead)
+        return sorted(found, key=lambda fill: len(fill.ids), reverse=better == "written")
+
+    monkeypatch.setattr(Weigh, "rank", ranked)
+    result = with_beams(engine).infill(ASKED, cancelled=never)
+    texts = [result.text, *(other.text for other in result.alternatives)]
+    assert len(texts) > 2 and len(set(texts)) == len(texts)
+    assert COPY in texts
+    assert (result.text == COPY) == (better == "copied")
+    alone = with_beams(engine, rivals=False).infill(ASKED, cancelled=never)
+    assert COPY not in [alone.text, *(other.text for other in alone.alternatives)]
+
+
+def test_texts_that_read_alike_count_together(engine, monkeypatch):
+    """One that ends in its line's end and one that ends by itself are the same text."""
+    encode = engine._tokenizer.encode  # with the last token of the prefix, which is written anew
+    line, alike, other = (encode(text) for text in ("(ab\n", "(ab", "(ac"))
+    texts = [filled(other, -1.0), filled(alike, -1.5), filled(line, -1.5)]
+    monkeypatch.setattr(beams, "fill", lambda *place, **options: texts)
+    told = []
+
+    def rank(self, model, cache, fills, chances, suffix, lead):
+        told.extend(zip([fill.ids for fill in fills], chances, strict=True))
+        return list(fills)
+
+    monkeypatch.setattr(Weigh, "rank", rank)
+    with_beams(engine).infill(replace(ASKED, prefix="f("), cancelled=never)
+    assert [ids for ids, _ in told] == [tuple(other), tuple(alike)]
+    assert [chance for _, chance in told] == pytest.approx([-1.0, -1.5 + math.log(2)])
+
+
+def filled(ids, total: float) -> Filled:
+    logs = (total, *[0.0] * (len(ids) - 1))
+    return Filled(ids=tuple(ids), stop=StopReason.COMPLETE, forwards=3, log_probabilities=logs)
+
+
+@pytest.mark.parametrize("asked", [{"single_line": False}, {"hole_tokens": 4}])
+def test_several_lines_and_holes_of_known_length_are_written_once(engine, monkeypatch, asked):
+    monkeypatch.setattr(beams, "fill", None)
+    request = replace(ASKED, max_tokens=6, **asked)
+    assert with_beams(engine).infill(request, cancelled=never).mode is Mode.FIM
+
+
+def test_at_the_deadline_one_line_is_the_best_so_far(engine):
+    result = with_beams(engine).infill(replace(ASKED, deadline_ms=1e-6), cancelled=never)
+    assert result.forwards == 1 and result.alternatives == ()
+    assert result.stop in (StopReason.DEADLINE, StopReason.COMPLETE)
