@@ -275,9 +275,8 @@ class EngineConfig:
     prefixes) None let the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
-    `beams` writes one line in several ways at once and takes the one that both sides of the hole
-    speak for; None writes the likeliest token each time.
-    `rivals` compares what was written with what could be copied in its place, by a causal reading.
+    `beams` writes a hole in several ways at once and takes the one that both sides of it speak for, or
+    with `rivals` a copy in its place; None writes the likeliest token each time.
     `soft_tokens` makes self-conditioning mix the embeddings of the likeliest few only, which on a GPU
     leaves the logits unwritten; None keeps to the model's training.
     `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the

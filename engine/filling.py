@@ -212,12 +212,11 @@ class Filling:
         cache, cached = self._prefix()
         self._clock.mark("encode")
         policy = self._config.beams
-        if policy and request.single_line and not request.hole_tokens:
+        if policy and not request.hole_tokens:
             fills = self._several(canvas, most, policy, cache)
         else:
             steered = self._steered(in_hole=True)
-            filled = causal.fill(self._model, cache, canvas, max_tokens=most, **steered)
-            fills = self._with_rivals(filled, canvas.hole, cache)
+            fills = [causal.fill(self._model, cache, canvas, max_tokens=most, **steered)]
         self._clock.mark("decode")
         return self._answer(fills, cached)
 
@@ -225,9 +224,16 @@ class Filling:
         self, canvas: Canvas, most: int, policy: BeamConfig, cache: PrefixCache
     ) -> list[Filled]:
         """Several texts at once, and what could be copied, those that read alike as one; the best first."""
-        wording, built = self._wording, self._prompt
+        request, wording, built = self._request, self._wording, self._prompt
         earlier = self._earlier(self._config.warm_start)
-        texts = (earlier.rest if earlier else "", *(self._copies() if self._config.rivals else ()))
+        texts = [earlier.rest] if earlier else []
+        if self._config.rivals:
+            texts += drafts.rivals(
+                request.prefix,
+                request.suffix,
+                (request.suffix, *self._elsewhere()),
+                single_line=request.single_line,
+            )
         offered = [ids for text in texts if 0 < len(ids := wording.ids(text)) <= most]
         control = self._control
         fills = beams.fill(
@@ -245,30 +251,6 @@ class Filling:
         weigh = Weigh(policy.own, policy.suffix, policy.judged)
         best, *others = weigh.rank(self._model, cache, spelled, chances, built.suffix, built.lead)
         return [replace(best, forwards=best.forwards + 1), *others]
-
-    def _with_rivals(self, filled: Filled, room: int, cache: PrefixCache) -> list[Filled]:
-        """What was written and what could be copied in its place, the best first."""
-        if not self._config.rivals or self._request.hole_tokens or self._control.expired:
-            return [filled]
-        written = self._wording.read(filled.ids)
-        encode, healed = self._parts.tokenizer.encode, self._prompt.healed
-        copied = (text for text in self._copies() if text.rstrip() != written.rstrip())
-        rivals = [
-            Filled(ids=tuple(each), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
-            for text in copied
-            if len(each := encode(healed + text)) <= room
-        ]
-        if not rivals:
-            return [filled]
-        self._control.check()
-        return self._ranked([self._wording.beginning(filled, written), *rivals], cache)
-
-    def _copies(self) -> tuple[str, ...]:
-        """Whole texts that could be copied into the hole."""
-        request = self._request
-        sources = (request.suffix, *self._elsewhere())
-        single = request.single_line
-        return drafts.rivals(request.prefix, request.suffix, sources, single_line=single)
 
     def continued(self) -> Answer:
         """From left to right behind the prefix, as a causal model does."""
