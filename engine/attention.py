@@ -143,27 +143,50 @@ class Cached(Pass):
 
 
 class Tree(Pass):
-    """Rows of texts that share beginnings, behind a cached prefix.
+    """Rows of texts that share beginnings, a row a token, behind a cached prefix.
 
-    They see its first `trunk` tokens; of what lies behind these, themselves last, what `seen`
-    [N, tokens behind] says.
+    They see its first `trunk` tokens; of the M tokens behind these, themselves last, what `seen` [N, M]
+    says. `depths` [M] says how far behind the trunk each stands in its text, `shift` how much further
+    its position is.
     """
 
     def __init__(
-        self, positions: Tensor, dtype: torch.dtype, cache: PrefixCache, trunk: int, seen: Tensor
+        self,
+        depths: Tensor,
+        shift: int,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+        trunk: int,
+        seen: Tensor,
+        *,
+        on_canvas: bool,
     ) -> None:
-        super().__init__(positions, dtype, causal=True, on_canvas=True)
-        self._cache = cache
-        unseen = torch.cat((seen.new_zeros(len(seen), trunk), ~seen), 1)
-        # Added to the scores, which saves each layer the conversion.
-        bias = torch.zeros(unseen.shape, dtype=dtype, device=seen.device)
-        self._mask = bias.masked_fill_(unseen, -torch.inf)
+        self._own = depths[-len(seen) :]
+        super().__init__(trunk + self._own + shift, dtype, causal=True, on_canvas=on_canvas)
+        self._cache, self._trunk = cache, trunk
+        self._depths, self._seen = depths, seen
+        self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
         """See `Pass.attend`."""
-        assert layer.shape.window is None, "trees are for models without sliding layers"
         keys, values = self._cache.view_with(index, k, v)
-        return kernels.attention(q, keys, values, layer.scale, self._mask)
+        mask = self._mask(index, layer.shape.window)
+        return kernels.attention(q, keys, values, layer.scale, mask)
+
+    def _mask(self, index: int, window: int | None) -> Tensor:
+        """[N, L], 0 where a row may look, else -inf."""
+        if window not in self._masks:
+            first = self._cache.first_visible(index)
+            behind = torch.arange(first, self._trunk, device=self._seen.device) - self._trunk
+            distance = self._own[:, None] - torch.cat((behind, self._depths))
+            allowed = torch.cat((self._seen.new_ones(len(self._seen), len(behind)), self._seen), 1)
+            if window is not None:
+                assert self._cache.length == self._trunk, "a window moves on with what is behind it"
+                allowed &= distance < window
+            # Added to the scores, which saves each layer the conversion.
+            bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
+            self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
+        return self._masks[window]
 
 
 class Canvases(Pass):

@@ -1,14 +1,13 @@
 """Several texts for one hole at once: a beam search from left to right, the suffix in view.
 
-The texts share beginnings, so they lie behind the prefix as one tree, a row for each token; a forward
-goes on with all that are still near the best. Token ids in, token ids out; knows nothing of text or
+A forward goes on with all that are still near the best. Token ids in, token ids out; knows nothing of text or
 requests.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,8 +19,8 @@ from engine.infill import Control, Filled, sealed
 from engine.model import Transformer
 from engine.request import StopReason
 from engine.steps import Canvas
+from engine.tree import Ids, Tree
 
-Ids = tuple[int, ...]
 StopAt = Callable[[Sequence[int]], StopReason | None]
 Allowed = Callable[[Sequence[int]], Tensor | None]
 
@@ -47,27 +46,27 @@ def fill(
     """
     control.check()
     with sealed(model, cache, canvas) as shift:
-        tree = _Tree(model, cache, canvas.lead, shift)
-        tree.ask([(), *(ids[:end] for ids in offered for end in range(1, len(ids) + 1))])
-        copies = [tree.read(ids) for ids in offered]
+        beliefs = _Beliefs(model, cache, canvas.lead, shift)
+        beliefs.ask(ids[:end] for ids in ((), *offered) for end in range(len(ids) + 1))
+        copies = [beliefs.read(ids) for ids in offered]
         texts = [_Text()]
         while live := _unfinished(texts, policy):
-            if unknown := [text.ids for text in live if text.ids not in tree]:
+            if unknown := [text.ids for text in live if text.ids not in beliefs]:
                 control.check()
-                tree.ask(unknown)
+                beliefs.ask(unknown)
             for text in live:
-                grown = _grown(text, tree, policy.width, stop_at, allowed, max_tokens)
+                grown = _grown(text, beliefs, policy.width, stop_at, allowed, max_tokens)
                 texts.remove(text)
                 texts += grown
             texts = _near(texts, policy)
             if control.on_draft:
-                control.on_draft(texts[0].ids, tree.forwards)
+                control.on_draft(texts[0].ids, beliefs.forwards)
             if control.expired:
                 break
     ended = [text for text in texts if text.stop] or [replace(texts[0], stop=StopReason.DEADLINE)]
     found = {text.ids: text for text in (*copies, *ended)}
     ranked = sorted(found.values(), key=lambda text: -text.total)
-    return [text.filled(tree.forwards) for text in ranked]
+    return [text.filled(beliefs.forwards) for text in ranked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +95,18 @@ class _Text:
 
 def _grown(
     text: _Text,
-    tree: _Tree,
+    beliefs: _Beliefs,
     width: int,
     stop_at: StopAt,
     allowed: Allowed,
     max_tokens: int,
 ) -> list[_Text]:
     """`text` with each of the `width` likeliest tokens behind it, or at its end."""
-    beliefs, choices, grown = tree.after(text.ids), allowed(text.ids), []
+    logs, choices, grown = beliefs[text.ids], allowed(text.ids), []
     if choices is not None:
-        beliefs = torch.full_like(beliefs, -torch.inf).index_copy(0, choices, beliefs[choices])
-    for log, token in zip(*(part.tolist() for part in beliefs.topk(width)), strict=True):
-        if token in tree.ends:
+        logs = torch.full_like(logs, -torch.inf).index_copy(0, choices, logs[choices])
+    for log, token in zip(*(part.tolist() for part in logs.topk(width)), strict=True):
+        if token in beliefs.ends:
             grown.append(replace(text, end=log, stop=StopReason.COMPLETE))
         elif log > -torch.inf:
             ids = (*text.ids, token)
@@ -132,8 +131,8 @@ def _unfinished(texts: Sequence[_Text], policy: BeamConfig) -> list[_Text]:
     return [] if ahead else live
 
 
-class _Tree:
-    """What the model believes comes after each text that was asked about: a row for its last token."""
+class _Beliefs:
+    """What the model believes comes after each text that was asked about."""
 
     def __init__(
         self, model: Transformer, cache: PrefixCache, lead: Sequence[int], shift: int
@@ -143,40 +142,28 @@ class _Tree:
         self.forwards = 0
         self.ends: list[int] = [*model.config.eos_ids]
         self.ends += [own.empty_id] if own.empty_id is not None else []
-        self._model, self._cache, self._never = model, cache, own.mask_id
-        self._lead = tuple(lead)
-        self._trunk, self._position = cache.length, cache.length + shift
-        self._rows: dict[Ids, int] = {}  # of each text's last token, behind the trunk
-        self._beliefs: dict[Ids, Tensor] = {}
+        self._model, self._never, self._lead = model, own.mask_id, tuple(lead)
+        self._tree = Tree(model, cache, shift=shift, on_canvas=True)
+        self._after: dict[Ids, Tensor] = {}
 
     def __contains__(self, ids: Ids) -> bool:
-        return ids in self._beliefs
+        return ids in self._after
 
-    def after(self, ids: Ids) -> Tensor:
-        """Log-probabilities [V] of what follows `ids`, which have been asked about."""
-        return self._beliefs[ids]
+    def __getitem__(self, ids: Ids) -> Tensor:
+        """Log-probabilities [V] of what follows `ids`."""
+        return self._after[ids]
 
     def read(self, ids: Ids) -> _Text:
         """A text all of which has been asked about."""
-        logs = [float(self._beliefs[ids[:at]][token]) for at, token in enumerate(ids)]
-        end = float(self._beliefs[ids][self.ends].max())
+        logs = [float(self[ids[:at]][token]) for at, token in enumerate(ids)]
+        end = float(self[ids][self.ends].max())
         return _Text(ids, tuple(logs), end, StopReason.COMPLETE)
 
-    def ask(self, texts: Sequence[Ids]) -> None:
-        """One forward that finds out what follows `texts`, whose beginnings have been asked about."""
+    def ask(self, texts: Iterable[Ids]) -> None:
+        """One forward that finds out what follows `texts`."""
         asked = list(dict.fromkeys(texts))
-        rows = [] if self._rows else [self._lead[:end] for end in range(1, len(self._lead))]
-        rows += [(*self._lead, *ids) for ids in asked]
-        self._rows |= {ids: row for row, ids in enumerate(rows, start=len(self._rows))}
-        device = self._model.embed_tokens.weight.device
-        seen = torch.zeros(len(rows), len(self._rows), dtype=torch.bool, device=device)
-        for row, ids in enumerate(rows):
-            seen[row, [self._rows[ids[:end]] for end in range(1, len(ids) + 1)]] = True
-        positions = torch.tensor([self._position + len(ids) - 1 for ids in rows], device=device)
-        last = [ids[-1] for ids in rows]
-        states = self._model.tree(last, positions, self._cache, self._trunk, seen)[0]
-        logits = self._model.logits(states[-len(asked) :])
+        logits = self._model.logits(self._tree.encode([(*self._lead, *ids) for ids in asked]))
         if self._never is not None:
             logits[:, self._never] = -torch.inf
-        self._beliefs |= dict(zip(asked, logits.log_softmax(-1), strict=True))
+        self._after |= dict(zip(asked, logits.log_softmax(-1), strict=True))
         self.forwards += 1

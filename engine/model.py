@@ -91,27 +91,26 @@ class Transformer(nn.Module):
         cache.commit(ids)
         return hidden
 
-    def continuations(self, ids: Tensor, cache: PrefixCache) -> Tensor:
-        """Causal pass over rows that each follow the cached prefix, which stays as it is.
-
-        ids [B, N] -> final hidden states [B, N, D].
-        """
-        places = torch.arange(cache.length, cache.length + ids.shape[1], device=ids.device)
-        step = Cached(places, 0, self.dtype, cache, None, on_canvas=False)
-        return self._layers(self.embed(ids), step)
-
     def tree(
-        self, ids: Sequence[int], positions: Tensor, cache: PrefixCache, trunk: int, seen: Tensor
+        self,
+        ids: Sequence[int],
+        depths: Sequence[int],
+        cache: PrefixCache,
+        trunk: int,
+        seen: Tensor,
+        *,
+        shift: int = 0,
+        on_canvas: bool = False,
     ) -> Tensor:
-        """A pass over tokens of a hole's texts that share beginnings; extends the cache by them.
+        """A pass over tokens of texts that share beginnings; see `attention.Tree`.
 
-        They see the first `trunk` cached tokens; `seen` [N, M] says which of the M tokens behind, their
-        own N last. `positions` [N] -> final hidden states [1, N, D].
+        ids [N], depths [M], seen [N, M] on the model's device -> final hidden states [N, D]. Commits
+        nothing of what it writes behind the cached tokens.
         """
-        x = self.embed(torch.tensor([list(ids)], device=positions.device))
-        hidden = self._layers(x, Tree(positions, x.dtype, cache, trunk, seen))
-        cache.commit(ids)
-        return hidden
+        x = self.embed(torch.tensor([list(ids)], device=seen.device))
+        places = torch.tensor(list(depths), device=seen.device)
+        step = Tree(places, shift, x.dtype, cache, trunk, seen, on_canvas=on_canvas)
+        return self._layers(x, step)[0]
 
     def moved(self, suffix: Suffix, by: int) -> Suffix:
         """An encoded suffix, its positions moved on `by`."""
