@@ -188,7 +188,7 @@ def answered(engine: Engine, hole: Hole) -> Row:
         ],
         "offers": [
             {"right": stands(offer.text, rest), "confidence": offer.confidence}
-            for offer in choice.offers(result, place)
+            for offer in choice.offers(result, place, math.inf)
             if not choice.too_short(offer.text)
         ],
     }

@@ -1,4 +1,4 @@
-"""WHICH of what the engine found is offered: the best text whole, and its first statement alone.
+"""WHICH of what the engine found is offered: the best text, whole and its first statement, and others.
 
 Each with how likely it is wanted, by which it is shown unasked or not. Knows nothing of LSP, and
 nothing of how the texts came about.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import islice
 
 from dg_lsp import ghost_text, indentation
 from dg_lsp.document import LINE_END, Snapshot
@@ -17,6 +18,7 @@ from engine.request import InfillResult
 logger = logging.getLogger(__name__)
 
 MIN_CHARS = 4  # fewer are typed sooner than read
+OTHERS = 2  # texts beside the best, to choose from and to be found again if one types them
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +29,27 @@ class Offer:
     confidence: float
 
 
-def offers(result: InfillResult, place: Snapshot) -> tuple[Offer, ...]:
+def offers(result: InfillResult, place: Snapshot, least: float) -> tuple[Offer, ...]:
     """What of an engine's answer can be offered at `place`, the one to show first first.
 
-    Of texts that are nearly as likely, one of which the filters leave something: that it parses.
+    Of texts that are nearly as likely, one of which the filters leave something: that it parses. Others
+    follow that would be shown unasked too, which takes a confidence of `least`: who types one of
+    them finds it again, while of the rest the engine knows more by then.
     """
     result = result.preferring(lambda text: bool(ghost_text.apply(text, place)))
     kept = ghost_text.apply(result.text, place)
-    found = tuple(Offer(text, _confidence(text, result)) for text in answers(kept, place))
+    found = [Offer(text, _confidence(text, result)) for text in answers(kept, place)]
+    likely = (other for other in result.alternatives if other.confidence >= least)
+    for other in islice(likely, OTHERS if found else 0):
+        text = next(iter(answers(ghost_text.apply(other.text, place), place)), "")
+        if not too_short(text) and all(text != offer.text for offer in found):
+            found.append(Offer(text, other.confidence))
     for offer in found:
         logger.debug(
             "confidence %.3f, stop %s, %d characters",
             *(offer.confidence, result.stop, len(offer.text)),
         )
-    return found
+    return tuple(found)
 
 
 def _confidence(text: str, result: InfillResult) -> float:

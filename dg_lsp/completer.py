@@ -87,7 +87,7 @@ class Completer:
                 ghost_text.covered(offer.text, place),
                 wanted=offer.confidence >= least and not choice.too_short(offer.text),
             )
-            for offer in choice.offers(result, place)
+            for offer in choice.offers(result, place, least)
         )
         self._cache.put(place, Answer(offers))
 

@@ -1,6 +1,6 @@
 """Attention, and who sees whom: a `Pass` is what all layers of one forward share.
 
-`Cached` rows and `Canvases` stand behind a cached prefix; `Branched` rows continue parts of it, `Masked` ones see
+`Cached` rows, a `Tree` of them and `Canvases` stand behind a cached prefix; `Branched` rows continue parts of it, `Masked` ones see
 each other under a mask of the caller's. Knows nothing of what stands around attention in a layer.
 """
 
@@ -142,6 +142,53 @@ class Cached(Pass):
         return self._masks[window]
 
 
+class Tree(Pass):
+    """Rows of texts that share beginnings, a row a token, behind a cached prefix.
+
+    They see its first `trunk` tokens; of the M tokens behind these, themselves last, what `seen` [N, M]
+    says. `depths` [M] says how far behind the trunk each stands in its text, `shift` how much further
+    its position is.
+    """
+
+    def __init__(
+        self,
+        depths: Tensor,
+        shift: int,
+        dtype: torch.dtype,
+        cache: PrefixCache,
+        trunk: int,
+        seen: Tensor,
+        *,
+        on_canvas: bool,
+    ) -> None:
+        self._own = depths[-len(seen) :]
+        super().__init__(trunk + self._own + shift, dtype, causal=True, on_canvas=on_canvas)
+        self._cache, self._trunk = cache, trunk
+        self._depths, self._seen = depths, seen
+        self._masks: dict[int | None, Tensor] = {}
+
+    def attend(self, index: int, q: Tensor, k: Tensor, v: Tensor, layer: Attention) -> Tensor:
+        """See `Pass.attend`."""
+        keys, values = self._cache.view_with(index, k, v)
+        mask = self._mask(index, layer.shape.window)
+        return kernels.attention(q, keys, values, layer.scale, mask)
+
+    def _mask(self, index: int, window: int | None) -> Tensor:
+        """[N, L], 0 where a row may look, else -inf."""
+        if window not in self._masks:
+            first = self._cache.first_visible(index)
+            behind = torch.arange(first, self._trunk, device=self._seen.device) - self._trunk
+            distance = self._own[:, None] - torch.cat((behind, self._depths))
+            allowed = torch.cat((self._seen.new_ones(len(self._seen), len(behind)), self._seen), 1)
+            if window is not None:
+                assert self._cache.length == self._trunk, "a window moves on with what is behind it"
+                allowed &= distance < window
+            # Added to the scores, which saves each layer the conversion.
+            bias = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
+            self._masks[window] = bias.masked_fill_(~allowed, -torch.inf)
+        return self._masks[window]
+
+
 class Canvases(Pass):
     """Canvases of `sizes` rows, each right behind the prefix: all of it is seen, and the canvas.
 
@@ -209,13 +256,16 @@ class Branched(Pass):
         none = k[:, :, :0]
         prefix_k, prefix_v = self._cache.view_with(index, none.detach(), none.detach())
         attention = kernels.attention if k.is_cuda else kernels.attention_by_products
-        parts, first = [], 0
-        for branch, mask in zip(self._branches, self._masks, strict=True):
-            rows = slice(first, first + len(branch.mask))
-            keys = torch.cat((prefix_k[:, :, : branch.sees], k[:, :, rows]), 2)
-            values = torch.cat((prefix_v[:, :, : branch.sees], v[:, :, rows]), 2)
-            parts.append(attention(q[:, rows], keys, values, layer.scale, mask))
-            first = rows.stop
+        sizes = [len(mask) for mask in self._masks]
+        # Split once: the gradients of slices would each be a whole tensor.
+        rows = (torch.split(x, sizes, dim) for x, dim in ((q, 1), (k, 2), (v, 2)))
+        parts = []
+        for queries, own_k, own_v, branch, mask in zip(
+            *rows, self._branches, self._masks, strict=True
+        ):
+            keys = torch.cat((prefix_k[:, :, : branch.sees], own_k), 2)
+            values = torch.cat((prefix_v[:, :, : branch.sees], own_v), 2)
+            parts.append(attention(queries, keys, values, layer.scale, mask))
         return torch.cat(parts, 1)
 
 

@@ -148,13 +148,16 @@ class PrefixCache:
 
     @contextmanager
     def without_last(self) -> Iterator[list[int]]:
-        """Takes the last token off for a while and gives it; what its forward wrote stays in place."""
+        """Takes the last token off for a while and gives it; then all is to the bit as it was."""
         assert self.ids, "nothing stands before the text"
         self._check(self.length - 1)
+        written = self.last(1)
         last = self.ids.pop()
         try:
             yield [last]
         finally:
+            for index, (keys, values) in enumerate(zip(*written, strict=True)):
+                self.view_with(index, keys, values)
             self.ids.append(last)
 
     def fork(self, length: int) -> PrefixCache:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from engine.infill import Control, Filled, sealed
 from engine.model import Transformer
 from engine.request import StopReason
 from engine.steps import Canvas
+from engine.tree import Tree
 
 
 @torch.inference_mode()
@@ -188,14 +190,12 @@ def read(
     """
     assert texts, "there must be texts to read"
     with nullcontext(lead) if lead else cache.without_last() as first:
-        longest = max(map(len, texts))
-        # No row sees what pads it: it stands behind its text.
-        rows = [[*first, *text, *[0] * (longest - len(text))] for text in texts]
-        ids = torch.tensor(rows, device=model.embed_tokens.weight.device)
-        states = model.continuations(ids, cache)[:, len(first) - 1 : -1]
+        before = [[(*first, *text[:at]) for at in range(len(text))] for text in texts]
+        places = {ids: place for place, ids in enumerate(dict.fromkeys(chain(*before)))}
+        states = Tree(model, cache).encode(list(places))
     return [
-        _log_probabilities(model, own[: len(text)], text)
-        for own, text in zip(states, texts, strict=True)
+        _log_probabilities(model, states[[places[ids] for ids in own]], text)
+        for own, text in zip(before, texts, strict=True)
     ]
 
 

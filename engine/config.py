@@ -245,6 +245,26 @@ class InfillConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeamConfig:
+    """How many texts a hole that is written from left to right is searched for.
+
+    A forward goes on with `width` of them at most, and with none that is more than `behind` nats less
+    likely than the best; with none at all once one that has ended is `lead` nats ahead of what has
+    not. What was written is then weighed by a causal reading: see `verify.Weigh`.
+    """
+
+    width: int = 4
+    behind: float = 4.0
+    lead: float = -1.0
+    own: float = 0.5
+    suffix: float = 0.5
+    judged: int = 8
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width", "behind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """How an engine process is set up.
 
@@ -255,7 +275,8 @@ class EngineConfig:
     prefixes) None let the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
-    `rivals` compares what was written with what could be copied in its place, by a causal reading.
+    `beams` writes a hole in several ways at once and takes the one that both sides of it speak for, or
+    with `rivals` a copy in its place; None writes the likeliest token each time.
     `soft_tokens` makes self-conditioning mix the embeddings of the likeliest few only, which on a GPU
     leaves the logits unwritten; None keeps to the model's training.
     `warm_start` verifies what is left of an earlier answer first, `canvas_warm_start` shows it to the
@@ -282,6 +303,7 @@ class EngineConfig:
     canvas_drafts: bool = False
     favour_copies: bool = True
     rivals: bool = True
+    beams: BeamConfig | None = field(default_factory=BeamConfig)
     soft_tokens: int | None = None
     warm_start: bool = True
     canvas_warm_start: bool = False

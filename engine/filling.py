@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from engine import causal, drafts, endings, infill, long_holes, prompt, search
+from engine import beams, causal, drafts, endings, infill, long_holes, prompt, search
 from engine.answers import Answers, Earlier
 from engine.cache import PrefixCache, PrefixStore
-from engine.config import EngineConfig, LongHoleConfig, SamplerConfig
+from engine.config import BeamConfig, EngineConfig, LongHoleConfig, SamplerConfig
 from engine.drafts import Drafter, Pace
 from engine.errors import EngineError
 from engine.healing import Healer
@@ -27,7 +28,7 @@ from engine.prompt import Prompt
 from engine.request import Candidate, Draft, InfillRequest, Mode, StopReason
 from engine.steps import Canvas, Steps
 from engine.tokenizer import Tokenizer
-from engine.verify import Verify
+from engine.verify import Verify, Weigh
 from engine.wording import Wording
 
 FIXED_HOLE = 32  # tokens, where nobody knows the length of the hole or searches for it
@@ -170,7 +171,7 @@ class Filling:
             return [infill.infill(self._model, cache, layout(hole), **how)]
         room = self._model.config.canvas_length - len(built.lead) - len(built.suffix)
         bounds = range(1 if built.healed else 0, min(most, room) + 1)
-        earlier = self._earlier()
+        earlier = self._earlier(self._config.canvas_warm_start)
         how["earlier"] = self._wording.ids(earlier.rest if earlier else "")
         fills = search.search(self._model, cache, layout, bounds, policy, **how)
         if not policy.verify or len(fills) < 2 or self._control.expired:
@@ -179,7 +180,7 @@ class Filling:
 
     def _guess(self) -> tuple[int, ...]:
         """What a hole shows the denoiser first: an earlier answer, or a copy likelier right than not."""
-        if earlier := self._earlier():
+        if earlier := self._earlier(self._config.canvas_warm_start):
             return self._wording.ids(earlier.left)
         copy = None
         if self._config.canvas_drafts:
@@ -187,9 +188,8 @@ class Filling:
             copy = drafts.find(request.prefix, (request.suffix, *self._elsewhere()))
         return self._wording.ids(copy.text if copy and copy.probability >= 0.5 else "")
 
-    def _earlier(self) -> Earlier | None:
-        """An earlier answer that this request continues, where the denoiser is to be shown it."""
-        wanted = self._config.canvas_warm_start
+    def _earlier(self, wanted: bool) -> Earlier | None:
+        """An earlier answer that this request continues, where it is `wanted`."""
         return self._parts.answers.find(self._request.prefix) if wanted else None
 
     def _beginning(self) -> tuple[int, ...]:
@@ -211,35 +211,46 @@ class Filling:
             canvas = replace(canvas, hole=room)
         cache, cached = self._prefix()
         self._clock.mark("encode")
-        steered = self._steered(in_hole=True)
-        filled = causal.fill(self._model, cache, canvas, max_tokens=most, **steered)
-        fills = self._with_rivals(filled, canvas.hole, cache)
+        policy = self._config.beams
+        if policy and not request.hole_tokens:
+            fills = self._several(canvas, most, policy, cache)
+        else:
+            steered = self._steered(in_hole=True)
+            fills = [causal.fill(self._model, cache, canvas, max_tokens=most, **steered)]
         self._clock.mark("decode")
         return self._answer(fills, cached)
 
-    def _with_rivals(self, filled: Filled, room: int, cache: PrefixCache) -> list[Filled]:
-        """What was written and what could be copied in its place, the best first."""
-        request = self._request
-        if not self._config.rivals or request.hole_tokens or self._control.expired:
-            return [filled]
-        written = self._wording.read(filled.ids)
-        copied = drafts.rivals(
-            request.prefix,
-            request.suffix,
-            (request.suffix, *self._elsewhere()),
-            single_line=request.single_line,
-        )
-        encode, healed = self._parts.tokenizer.encode, self._prompt.healed
-        ids = (encode(healed + text) for text in copied if text.rstrip() != written.rstrip())
-        rivals = [
-            Filled(ids=tuple(each), stop=StopReason.COMPLETE, forwards=0, log_probabilities=())
-            for each in ids
-            if len(each) <= room
-        ]
-        if not rivals:
-            return [filled]
-        self._control.check()
-        return self._ranked([self._wording.beginning(filled, written), *rivals], cache)
+    def _several(
+        self, canvas: Canvas, most: int, policy: BeamConfig, cache: PrefixCache
+    ) -> list[Filled]:
+        """Several texts at once, and what could be copied, those that read alike as one; the best first."""
+        request, wording, built = self._request, self._wording, self._prompt
+        earlier = self._earlier(self._config.warm_start)
+        texts = [earlier.rest] if earlier else []
+        if self._config.rivals:
+            texts += drafts.rivals(
+                request.prefix,
+                request.suffix,
+                (request.suffix, *self._elsewhere()),
+                single_line=request.single_line,
+            )
+        offered = [ids for text in texts if 0 < len(ids := wording.ids(text)) <= most]
+        control = self._control
+        fills = beams.fill(
+            self._model, cache, canvas, policy, wording.stop, control,
+            max_tokens=most, allowed=self._allowed, offered=offered,
+        )  # fmt: skip
+        alike: dict[str, list[Filled]] = {}
+        for fill in fills:
+            alike.setdefault(wording.read(fill.ids).rstrip(), []).append(fill)
+        if len(alike) == 1 or control.expired:
+            return fills[:1]
+        control.check()
+        spelled = [wording.beginning(same[0], text) for text, same in alike.items()]
+        chances = [_together([fill.total for fill in same]) for same in alike.values()]
+        weigh = Weigh(policy.own, policy.suffix, policy.judged)
+        best, *others = weigh.rank(self._model, cache, spelled, chances, built.suffix, built.lead)
+        return [replace(best, forwards=best.forwards + 1), *others]
 
     def continued(self) -> Answer:
         """From left to right behind the prefix, as a causal model does."""
@@ -272,7 +283,7 @@ class Filling:
     def _drafter(self, in_hole: bool) -> Drafter:
         request, healed = self._request, self._prompt.healed
         canvas = self._model.config.canvas
-        earlier = self._parts.answers.find(request.prefix)
+        earlier = self._earlier(self._config.warm_start)
         return Drafter(
             request.prefix.removesuffix(healed),
             healed,
@@ -283,7 +294,7 @@ class Filling:
             self._parts.pace,
             single_line=request.single_line,
             end=canvas.empty_id if canvas and in_hole else None,
-            earlier=earlier.rest if earlier and self._config.warm_start else "",
+            earlier=earlier.rest if earlier else "",
         )
 
     def _allowed(self, ids: Sequence[int]) -> Tensor | None:
@@ -383,3 +394,8 @@ class Filling:
             judge(filled, line) if line != text else None,
             tuple(judge(other, read) for read, other in others.items() if read != text),
         )
+
+
+def _together(logs: Sequence[float]) -> float:
+    """The logarithm of the sum of what these are logarithms of."""
+    return float(torch.tensor(logs).logsumexp(0))

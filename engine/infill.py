@@ -73,6 +73,11 @@ class Filled:
         """The mean over what was written; 0 for nothing."""
         return math.fsum(self.log_probabilities) / max(1, len(self.log_probabilities))
 
+    @property
+    def total(self) -> float:
+        """The sum over what was written and over what ended it."""
+        return math.fsum(self.log_probabilities) + (self.end or 0.0)
+
     def first(self, count: int) -> Filled:
         """The first `count` ids alone: what was written behind them has ended them."""
         own, behind = self.log_probabilities[:count], self.log_probabilities[count:]

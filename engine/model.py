@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import kernels
-from engine.attention import Attention, Branch, Branched, Cached, Canvases, Masked, Pass
+from engine.attention import Attention, Branch, Branched, Cached, Canvases, Masked, Pass, Tree
 from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
 from engine.modules import Experts, GatedMLP, Norm, Projection, Router, SelfConditioning
@@ -91,14 +91,26 @@ class Transformer(nn.Module):
         cache.commit(ids)
         return hidden
 
-    def continuations(self, ids: Tensor, cache: PrefixCache) -> Tensor:
-        """Causal pass over rows that each follow the cached prefix, which stays as it is.
+    def tree(
+        self,
+        ids: Sequence[int],
+        depths: Sequence[int],
+        cache: PrefixCache,
+        trunk: int,
+        seen: Tensor,
+        *,
+        shift: int = 0,
+        on_canvas: bool = False,
+    ) -> Tensor:
+        """A pass over tokens of texts that share beginnings; see `attention.Tree`.
 
-        ids [B, N] -> final hidden states [B, N, D].
+        ids [N], depths [M], seen [N, M] on the model's device -> final hidden states [N, D]. Commits
+        nothing of what it writes behind the cached tokens.
         """
-        places = torch.arange(cache.length, cache.length + ids.shape[1], device=ids.device)
-        step = Cached(places, 0, self.dtype, cache, None, on_canvas=False)
-        return self._layers(self.embed(ids), step)
+        x = self.embed(torch.tensor([list(ids)], device=seen.device))
+        places = torch.tensor(list(depths), device=seen.device)
+        step = Tree(places, shift, x.dtype, cache, trunk, seen, on_canvas=on_canvas)
+        return self._layers(x, step)[0]
 
     def moved(self, suffix: Suffix, by: int) -> Suffix:
         """An encoded suffix, its positions moved on `by`."""

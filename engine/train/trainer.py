@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -35,9 +35,16 @@ from engine.train.adapt import DOCUMENT, adapt, newline_table, stored_name
 from engine.train.objective import NO_TARGET, Example, Ids, Recipe
 from engine.train.passes import Batch, Passes
 
-# What two CPU cores can learn from in an hour: shorter windows and fewer, shorter canvases.
+# What CPU cores can learn from in an hour: shorter windows, more holes in each, fewer and shorter canvases.
 ADAPTER_RECIPE = Recipe(
-    window=512, suffix=(8, 32), canvases=1, longest_canvas=32, causal_weight=0.0
+    window=512,
+    holes=24,
+    suffix=(8, 32),
+    rest_of_line=0.45,
+    whole_lines=0.38,
+    canvases=1,
+    longest_canvas=8,
+    causal_weight=0.0,
 )
 FEW_STEPS = 3  # canvases as filling shows them before its first three forwards
 
@@ -138,7 +145,9 @@ class Trainer:
         """Begins with another run's averaged weights; it must have trained the same ones."""
         ours = dict(self._weights())
         if {n: v.shape for n, v in average.items()} != {n: v.shape for n, v in ours.items()}:
-            raise EngineError("the run to start from trained other weights; give it the same base")
+            raise EngineError(
+                "what to start from was trained in other weights; give it the same base"
+            )
         for name, value in ours.items():
             value.copy_(average[name])
             self.average[name].copy_(average[name])
@@ -283,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, help="learning rate (1e-3 with adapters, else 3e-4)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--start", metavar="MODEL", help="begin with the adapters of that model")
     parser.add_argument("--distil", type=Path, metavar="RUN",
                         help="the few-step stage of that run: its weights, recipe and rank")  # fmt: skip
     given = parser.parse_args(arguments)
@@ -301,6 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch=given.batch or (1 if rank else 8),
             rate=rate,
             warmup=min(200, given.steps // 20),
+            ema=0.995 if rank else 0.999,  # as many steps as such a run can spare
             seed=given.seed,
             recipe=recipe,
         )
@@ -313,6 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"resumed at step {trainer.step} of {options.steps}\n")
         elif before:
             trainer.start_from(before.average)
+        elif given.start:
+            trainer.start_from(_learnt(resolve_model(given.start), trainer.average))
         separator = tokenizer.special(DOCUMENT)
         windows = shards.windows(given.corpus, recipe.window, separator, options.seed)
         done = trainer.run(windows, _print)
@@ -322,6 +335,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     sys.stderr.write("finished\n" if done else f"paused at step {trainer.step}; run it again\n")
     return 0
+
+
+def _learnt(directory: Path, names: Container[str]) -> dict[str, Tensor]:
+    """The weights of the model in `directory` that have these names."""
+    weights = load_model(directory, dtype=torch.float32, device=torch.device("cpu")).state_dict()
+    return {name: value for name, value in weights.items() if name in names}
 
 
 def _print(figures: dict[str, float]) -> None:

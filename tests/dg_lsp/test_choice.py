@@ -6,6 +6,7 @@ from dg_lsp import choice
 from tests.answers import answer
 from tests.dg_lsp.drawn import at
 
+LEAST = 0.2
 ANSWERS = {
     "a block on an empty line": ("python", "║\n", "a = 1\nb = 2", ("a = 1\nb = 2", "a = 1")),
     "the line first, when it is begun": ("python", "a = ║\n", "1\nb = 2", ("1", "1\nb = 2")),
@@ -41,7 +42,7 @@ def test_the_short_and_the_long_answer(language, drawn, text, expected):
 
 def offered(drawn, *args, language="python", **how):
     """Texts, and how likely each is right."""
-    found = choice.offers(answer(*args, **how), at(drawn, language))
+    found = choice.offers(answer(*args, **how), at(drawn, language), LEAST)
     return [(offer.text, pytest.approx(offer.confidence)) for offer in found]
 
 
@@ -67,14 +68,24 @@ def test_where_the_filters_leave_one_line_it_is_rated_as_one():
 
 
 def test_the_engines_first_text_is_offered_while_it_parses():
-    others = [("xyz", 0.6), ("uvw", 0.3)]
-    assert offered("a = ║\n", "abc", confidence=0.4, others=others) == [("abc", 0.4)]
+    others = [("uvwx", 0.6), ("wxyz", 0.3)]
+    found = offered("a = ║\n", "abcd", confidence=0.4, others=others)
+    assert found == [("abcd", 0.4), *others]
+
+
+def test_a_few_others_follow_each_once_as_the_filters_leave_it():
+    others = [("name) )", 0.4), ("b", 0.3), ("value", 0.25), ("again", 0.25), ("doubt", 0.1)]
+    assert choice.OTHERS == 2
+    found = offered("a = (║)\n", "abcd", confidence=0.5, others=others)
+    assert found == [("abcd", 0.5), ("name)", 0.4)], "the second is too short"
+    assert offered("a = ║\n", "abcd", others=others[-1:]) == [("abcd", 1.0)], "who typed it may ask"
+    assert offered("a = ║\n", "", others=others) == []
 
 
 def test_of_nearly_as_likely_texts_one_that_parses_is_offered():
     broken = "b + ) )"
     for others in ([("b", 0.48)], [("c", 0.3), ("b", 0.48)], [("c +", 0.5), ("b", 0.48)]):
-        assert offered("a = ║\n", broken, confidence=0.5, others=others) == [("b", 0.48)]
+        assert offered("a = ║\n", broken, confidence=0.5, others=others)[0] == ("b", 0.48)
 
 
 def test_a_text_that_parses_is_not_offered_for_a_much_likelier_one():
@@ -88,7 +99,7 @@ def test_of_another_text_the_first_line_is_not_known_alone():
 
 def test_figures_are_logged_and_no_text(caplog):
     caplog.set_level("DEBUG", "dg_lsp.choice")
-    choice.offers(answer("password"), at("a = ║\n", "python"))
+    choice.offers(answer("password"), at("a = ║\n", "python"), LEAST)
     assert "confidence 1.000" in caplog.text and "password" not in caplog.text
 
 

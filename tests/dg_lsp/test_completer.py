@@ -187,6 +187,16 @@ async def test_the_short_and_the_long_answer_are_alternatives():
 
 
 @simulated
+async def test_who_types_another_likely_text_finds_it_without_the_engine():
+    others = [("value + 1", 0.4), ("other", 0.1)]
+    desk = Desk({"x = ": answer("f(abc)", others=others)}, min_score=0.2, ask_ahead=False)
+    assert (await desk.shown("x = ║\n"))[0] == ["f(abc)", "value + 1"]
+    assert await desk.shown("x = va║\n") == (["lue + 1"], 0)
+    await desk.shown("x = o║\n")
+    assert desk.asked == ["x = ", "x = o"], "of a doubtful one it knows more now"
+
+
+@simulated
 async def test_a_doubtful_answer_is_shown_to_who_asked_only():
     desk = Desk({"x = ": answer("f(abc)", confidence=0.3)}, min_score=0.4)
     assert await desk.shown("x = ║\n") == ([], SECONDS)

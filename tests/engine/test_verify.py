@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ import torch
 from engine import causal
 from engine.infill import Control, Filled
 from engine.request import StopReason
-from engine.verify import Verify
+from engine.verify import Verify, Weigh
 from tests.engine import tiny
 from tests.engine.test_causal import reference_reading
 from tests.engine.test_model import fresh_cache, random_ids
 
+NOWHERE: Any = SimpleNamespace(length=0, commit=lambda ids: None)
 OTHER = -8.0  # nats, of what does not follow
 
 
@@ -26,8 +28,8 @@ class Follows:
         for before, after in pairs:
             self._logits[before, after] = 0.0
 
-    def continuations(self, ids, cache):
-        return ids[..., None].float()
+    def tree(self, ids, *place, **how):
+        return torch.tensor(ids)[:, None].float()
 
     def logits(self, states):
         return self._logits[states[..., 0].long()]
@@ -46,27 +48,27 @@ def test_neighbours_that_fit_alone_and_not_together_rank_below_those_that_do():
     sure = (0.0, 0.0)
     mixed = [filled(NEW, FRANCISCO, logs=sure), filled(SAN, YORK, logs=sure)]
     names = [filled(NEW, YORK, logs=sure), filled(SAN, FRANCISCO, logs=sure)]
-    ranked = Verify().rank(CITIES, None, [*mixed, *names], [DOT], lead=[IN])
+    ranked = Verify().rank(CITIES, NOWHERE, [*mixed, *names], [DOT], lead=[IN])
     assert [each.ids for each in ranked] == [each.ids for each in (*names, *mixed)]
 
 
 def test_a_fill_to_which_the_suffix_is_no_sequel_ranks_below_one_that_leads_there():
     """A fill may be as likely as can be and still leave no way to what stands behind it."""
     model = Follows((1, 2), (2, 3), (1, 4), (4, 9), (9, 9))
-    ranked = Verify().rank(model, None, [filled(2), filled(4)], [9, 9], lead=[1])
+    ranked = Verify().rank(model, NOWHERE, [filled(2), filled(4)], [9, 9], lead=[1])
     assert [each.ids for each in ranked] == [(4,), (2,)]
     assert ranked[0].junction > ranked[1].junction
 
 
 def test_of_fills_alike_the_first_stays_first():
-    ranked = Verify().rank(CITIES, None, [filled(SAN), filled(NEW)], [30], lead=[IN])
+    ranked = Verify().rank(CITIES, NOWHERE, [filled(SAN), filled(NEW)], [30], lead=[IN])
     assert [each.ids for each in ranked] == [(SAN,), (NEW,)]
 
 
 def test_only_the_head_of_the_suffix_is_read():
     model = Follows((1, 2), (2, 3), (3, 4))
     (first,), (second,) = (
-        Verify(suffix_tokens=2).rank(model, None, [filled(2)], suffix, lead=[1])
+        Verify(suffix_tokens=2).rank(model, NOWHERE, [filled(2)], suffix, lead=[1])
         for suffix in ([3, 4, 30], [3, 4, 31, 32])
     )
     assert first == second
@@ -75,7 +77,7 @@ def test_only_the_head_of_the_suffix_is_read():
 def test_a_fill_keeps_its_own_log_probabilities_and_a_copy_gets_those_of_the_reading():
     written, copied = filled(NEW, logs=(-0.5,)), filled(SAN)
     found = {
-        each.ids: each for each in Verify().rank(CITIES, None, [written, copied], [], lead=[IN])
+        each.ids: each for each in Verify().rank(CITIES, NOWHERE, [written, copied], [], lead=[IN])
     }
     assert found[written.ids].log_probabilities == (-0.5,)
     assert found[copied.ids].log_probabilities == pytest.approx((-math.log(2),), abs=0.02)
@@ -102,3 +104,21 @@ def test_the_ranking_is_that_of_one_reading_after_the_other(family, beta, tmp_pa
     for each in ranked:
         behind = reference_reading(pair, [*ids, *each.ids], suffix[:16])
         assert each.junction == pytest.approx(sum(behind) / 16, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weigh", "best"),
+    [
+        (Weigh(own=0.0, suffix=0.0, judged=2), (NEW, YORK)),  # the writer's favourite
+        (Weigh(own=1.0, suffix=0.0, judged=2), (SAN,)),  # what is read most easily: the shortest
+        (Weigh(own=0.5, suffix=0.05, judged=1), (NEW, YORK)),
+        (Weigh(own=0.5, suffix=2.0, judged=1), (SAN, FRANCISCO)),  # what the suffix follows best
+        (Weigh(own=0.5, suffix=2.0, judged=0), (NEW, YORK)),  # none of it is read
+    ],
+)
+def test_texts_are_weighed_by_their_writer_a_reader_and_the_suffix(weigh, best):
+    model = Follows((IN, NEW), (IN, SAN), (NEW, YORK), (SAN, FRANCISCO), (FRANCISCO, DOT))
+    fills = [filled(SAN), filled(NEW, YORK), filled(SAN, FRANCISCO)]
+    ranked = weigh.rank(model, NOWHERE, fills, [-3.0, -1.0, -1.5], [DOT, DOT], lead=[IN])
+    assert ranked[0].ids == best
+    assert (ranked[0].junction is None) == (weigh.judged == 0)

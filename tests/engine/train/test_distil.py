@@ -209,7 +209,7 @@ def test_a_resumed_stage_equals_an_unbroken_one(base, tmp_path, rank):
         assert torch.equal(second.average[name], value), name
 
 
-def test_the_command_takes_weights_recipe_and_rank_from_the_run(
+def test_the_command_takes_weights_recipe_and_rank_from_a_run_or_weights_from_a_model(
     base, tmp_path, monkeypatch, capsys
 ):
     made = []
@@ -224,7 +224,8 @@ def test_the_command_takes_weights_recipe_and_rank_from_the_run(
         yield Document(Origin("package", "a.py", 1), ids.astype(np.uint16))
 
     monkeypatch.setattr("engine.train.shards.iterate", documents)
-    monkeypatch.setattr(trainer, "resolve_model", lambda name: base)
+    known = {"smollm2-135m": base, "first": tmp_path / "first" / "model", "base": base}
+    monkeypatch.setattr(trainer, "resolve_model", known.__getitem__)
     monkeypatch.setattr(trainer, "Trainer", Spied)
     monkeypatch.setattr(trainer, "ADAPTER_RECIPE", replace(RECIPE, holes=3))
     line = ["--corpus", "corpus", "--steps", "2", "--seed", "3"]
@@ -240,9 +241,14 @@ def test_the_command_takes_weights_recipe_and_rank_from_the_run(
     assert (tmp_path / "stage" / "model" / "model.safetensors").is_file()
     assert trainer.main([*stage[:-1], str(tmp_path / "x"), "--distil", str(tmp_path)]) == 1
     assert "is no training run" in capsys.readouterr().err
+    onward = [*line, "--lora", "4", "--out", str(tmp_path / "onward")]
+    assert trainer.main([*onward, "--start", "first"]) == 0
+    assert all(torch.equal(made[2][name], value.half()) for name, value in run.average.items())
+    assert trainer.main([*onward[:-1], str(tmp_path / "y"), "--start", "base"]) == 1
+    assert "trained in other weights" in capsys.readouterr().err
 
 
 def test_a_run_that_trained_other_weights_is_no_start(base, tmp_path):
     adapters = make_trainer(base, make_options(tmp_path), rank=4)
-    with pytest.raises(EngineError, match="trained other weights"):
+    with pytest.raises(EngineError, match="trained in other weights"):
         adapters.start_from(make_trainer(base, make_options(tmp_path)).average)
