@@ -213,6 +213,14 @@ def _build(
 
 
 def _compile(build: Build) -> Usage:
+    kernel = compiled(build)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", _cuobjdump("-res-usage", kernel))
+    assert found, f"cuobjdump says nothing of registers in {build.label}"
+    return Usage(build, int(found[1]), int(found[2]), kernel.metadata.shared)
+
+
+def compiled(build: Build) -> Any:
+    """Triton's compiled kernel; what is compiled once is kept in its cache."""
     kernel = getattr(sys.modules[build.module], build.kernel)
     source = ASTSource(
         fn=kernel,
@@ -221,23 +229,21 @@ def _compile(build: Build) -> Usage:
         attrs={(place,): [["tt.divisibility", 16]] for place in build.aligned},
     )
     target = GPUTarget("cuda", build.architecture, 32)
-    compiled = triton.compile(source, target=target, options=dict(build.options))
-    registers, stack = _resources(compiled.asm["cubin"])
-    return Usage(build, registers, stack, compiled.metadata.shared)
+    return triton.compile(source, target=target, options=dict(build.options))
 
 
-def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack of each thread."""
+def disassembled(kernel: Any) -> str:
+    """The machine code of a compiled kernel."""
+    return _cuobjdump("-sass", kernel)
+
+
+def _cuobjdump(what: str, kernel: Any) -> str:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
+        file.write(kernel.asm["cubin"])
         file.flush()
-        done = subprocess.run(
-            [tool, "-res-usage", file.name], check=True, capture_output=True, text=True
-        )
-    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
-    assert found, f"cuobjdump says nothing of registers: {done.stdout!r}"
-    return int(found[1]), int(found[2])
+        done = subprocess.run([tool, what, file.name], check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def _type(value: Any) -> str:

@@ -30,11 +30,11 @@ HIDDEN, VOCABULARY = 2816, 262_144
 EXPERTS, TOP, INNER = 128, 8, 704
 FORMS = ("bf16", "fp8", "int4 by 32", "int4 by 64", "fp4")
 EPS = 1e-6
-# Outputs and inputs of what attention reads and writes in both kinds of layers, and of the MLP.
+# Outputs and inputs of what attention reads and writes in both kinds of layers, and of gate and up.
 LINEARS = (
     *((8192, HIDDEN), (HIDDEN, 4096)),
     *((9216, HIDDEN), (HIDDEN, 8192)),
-    *((4224, HIDDEN), (HIDDEN, 2112)),
+    (4224, HIDDEN),
 )
 MOST_IN_HOLE, MOST_ON_CANVAS = 256, 384
 PREFIX, DTYPE = 1024, torch.bfloat16
@@ -45,7 +45,7 @@ TINY: dict[str, Any] = {  # in place of the constants above, to see that all of 
     "TOP": 2,
     "INNER": 64,
     "PREFIX": 40,
-    "LINEARS": ((96, 64),),
+    "LINEARS": ((128, 64),),
     "DTYPE": torch.float16,  # in which Triton's interpreter is right
 }
 
@@ -86,7 +86,7 @@ def _norms(device: torch.device, rows: int) -> Iterator[Case]:
     def some(*shape: int) -> Tensor:
         return _some(device, *shape)
 
-    x, branch, other = some(1, rows, HIDDEN), some(1, rows, HIDDEN), some(1, rows, HIDDEN)
+    x, branch, routed = some(1, rows, HIDDEN), some(1, rows, HIDDEN), some(1, rows, TOP, HIDDEN)
     weights = tuple(some(HIDDEN) for _ in range(4))
     yield Case(
         f"residual and norms after attention, {rows} rows",
@@ -99,8 +99,8 @@ def _norms(device: torch.device, rows: int) -> Iterator[Case]:
         f"residual and norms after the MLPs, {rows} rows",
         norms.join_feedforward,
         reference.join_feedforward,
-        (x, branch, other, weights, some(1), EPS),
-        moved=5 * x.nbytes,
+        (x, branch, routed, weights, some(1), EPS),
+        moved=(4 + TOP) * x.nbytes,
     )
     for heads, kv_heads, dim in ((16, 8, 256), (16, 2, 512)):
         q, k, v = some(1, rows, heads, dim), *(some(1, rows, kv_heads, dim) for _ in range(2))
@@ -136,13 +136,13 @@ def _mixtures(device: torch.device, rows: int) -> Iterator[Case]:
             moe.experts,
             reference.experts,
             (x, weights, indices, gate_up, down, "gelu_tanh"),
-            moved=2 * x.nbytes + (gate_up.nbytes + down.nbytes) * hit // EXPERTS,
+            moved=(1 + TOP) * x.nbytes + (gate_up.nbytes + down.nbytes) * hit // EXPERTS,
             flops=2 * rows * TOP * 3 * INNER * HIDDEN,
         )
 
 
 def _linears(device: torch.device, rows: int) -> Iterator[Case]:
-    """The linear layers of a sliding and a full layer, of the dense MLP and self-conditioning."""
+    """The linear layers of a sliding and a full layer, and the first of the dense MLP."""
     for outputs, inputs in LINEARS:
         x = _some(device, rows, inputs)
         for form in ("fp8", "int4 by 32"):
@@ -159,17 +159,18 @@ def _linears(device: torch.device, rows: int) -> Iterator[Case]:
 
 
 def _gated(device: torch.device, rows: int) -> Case:
-    """The second half of the dense MLP and of self-conditioning."""
-    outputs, inputs = LINEARS[-1]
-    both, weight = _some(device, rows, 2 * inputs), _weight(device, "fp8", outputs, inputs)
-    assert isinstance(weight, PackedWeight)
+    """The dense MLP, and that of self-conditioning."""
+    both, width = LINEARS[-1]
+    x = _some(device, rows, width)
+    gate_up, down = _weight(device, "fp8", both, width), _weight(device, "fp8", width, both // 2)
+    assert isinstance(gate_up, PackedWeight) and isinstance(down, PackedWeight)
     return Case(
-        f"gated linear fp8, {inputs} to {outputs}, {rows} rows",
-        dense.gated_linear,
-        reference.gated_linear,
-        (both, weight, "gelu_tanh"),
-        moved=both.nbytes + weight.nbytes + 2 * rows * outputs,
-        flops=2 * rows * outputs * inputs,
+        f"gated MLP fp8, {width} to {both // 2}, {rows} rows",
+        dense.gated_mlp,
+        reference.gated_mlp,
+        (x, gate_up, down, "gelu_tanh"),
+        moved=2 * x.nbytes + gate_up.nbytes + down.nbytes,
+        flops=3 * rows * both * width,
     )
 
 

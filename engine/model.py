@@ -301,7 +301,7 @@ class Layer(nn.Module):
         x = x + attended
         forwarded = self.mlp(self.pre_feedforward_layernorm(x), step.on_canvas)
         if self.config.experts:
-            routed = self._experts(x, self.pre_feedforward_layernorm_2(x))
+            routed = self._experts(x, self.pre_feedforward_layernorm_2(x)).sum(-2)
             routed = self.post_feedforward_layernorm_2(routed)
             forwarded = self.post_feedforward_layernorm_1(forwarded) + routed
         if self.config.post_norms:
@@ -338,7 +338,7 @@ class Layer(nn.Module):
         # The router reads the raw residual; the experts read it through a norm of their own.
         weights, indices = self.router(x.reshape(-1, x.shape[-1]))
         out: Tensor = self.experts(normed.reshape(-1, x.shape[-1]), weights, indices)
-        return out.view_as(x)
+        return out.view(*x.shape[:-1], *out.shape[1:])
 
     def _scalar(self, step: Pass) -> Tensor:
         return self.encoder_layer_scalar if step.causal else self.layer_scalar

@@ -73,11 +73,11 @@ class GatedMLP(nn.Module):
         if self.gate_up_proj is None:
             gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
         else:
-            both: Tensor = self.gate_up_proj(x, on_canvas)
-            weight: Any = self.down_proj.weight
-            if isinstance(weight, PackedWeight) and not self.down_proj.rank:
-                return kernels.gated_linear(both, weight, self.activation)
-            gate, up = both.chunk(2, -1)
+            gate_up: Any = self.gate_up_proj.weight
+            down: Any = self.down_proj.weight
+            if isinstance(down, PackedWeight) and not self.down_proj.rank:
+                return kernels.gated_mlp(x, gate_up, down, self.activation)
+            gate, up = self.gate_up_proj(x, on_canvas).chunk(2, -1)
         out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), on_canvas)
         return out
 
@@ -114,7 +114,7 @@ class Experts(nn.Module):
         self.down_proj: Tensor | PackedWeight = nn.Parameter(down)
 
     def forward(self, x: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
-        """x [T, D], weights and indices [T, K] -> [T, D]."""
+        """x [T, D], weights and indices [T, K] -> [T, K, D], what each chosen expert adds."""
         return kernels.experts(
             x, weights, indices, self.gate_up_proj, self.down_proj, self.activation
         )

@@ -69,14 +69,14 @@ def linear(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
     return reference.linear(x, weight)
 
 
-def gated_linear(both: Tensor, weight: PackedWeight, activation: str) -> Tensor:
-    """See `reference.gated_linear`."""
-    covered = weight.shape[-1] % 32 == 0
-    if covered and isinstance(weight, Fp8Weight) and _takes_triton(both, weight):
+def gated_mlp(x: Tensor, gate_up: PackedWeight, down: PackedWeight, activation: str) -> Tensor:
+    """See `reference.gated_mlp`."""
+    covered = gate_up.shape[-1] % 32 == down.shape[-1] % 32 == 0
+    if covered and isinstance(down, Fp8Weight) and _takes_triton(x, gate_up, down):
         from engine.kernels import dense
 
-        return dense.gated_linear(both.contiguous(), weight, activation)
-    return reference.gated_linear(both, weight, activation)
+        return dense.gated_mlp(x, gate_up, down, activation)
+    return reference.gated_mlp(x, gate_up, down, activation)
 
 
 def join_attention(
@@ -215,7 +215,7 @@ __all__ = [
     "cpu_multiplies_bytes",
     "experts",
     "gated",
-    "gated_linear",
+    "gated_mlp",
     "int8_linear",
     "join_attention",
     "join_feedforward",

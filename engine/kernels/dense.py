@@ -25,28 +25,44 @@ def linear(x: Tensor, weight: PackedWeight) -> Tensor:
     return _product(operand, row_scale, weight, x.dtype).view(*x.shape[:-1], weight.shape[0])
 
 
-def gated_linear(both: Tensor, weight: Fp8Weight, activation: str) -> Tensor:
-    """See `reference.gated_linear`."""
-    operand, row_scale = tiles.gated_operand(both.flatten(0, -2), weight, activation)
-    return _product(operand, row_scale, weight, both.dtype).view(*both.shape[:-1], weight.shape[0])
+def gated_mlp(x: Tensor, gate_up: PackedWeight, down: Fp8Weight, activation: str) -> Tensor:
+    """See `reference.gated_mlp`. The parts of gate and up are summed by what rounds their product."""
+    operand, row_scale = tiles.operand(x.reshape(-1, gate_up.shape[1]).contiguous(), gate_up)
+    both = _parts(operand, row_scale, gate_up, x.dtype)
+    operand, row_scale = tiles.gated_operand(both, down, activation)
+    return _product(operand, row_scale, down, x.dtype).view(*x.shape[:-1], down.shape[0])
 
 
 def _product(
     operand: Tensor, row_scale: Tensor | None, weight: PackedWeight, dtype: torch.dtype
 ) -> Tensor:
     """Rows as `tiles.operand` gives them [T, K] by `weight` [N, K], as `dtype`."""
+    partial = _parts(operand, row_scale, weight, dtype)
+    if len(partial) == 1:
+        return partial[0]
+    out = torch.empty(partial.shape[1:], dtype=dtype, device=partial.device)
+    count, splits = out.numel(), len(partial)
+    grid = (triton.cdiv(count, _BLOCK_SUM),)
+    launch.run(_sum, grid, partial, out, count, SPLITS=splits, BLOCK=_BLOCK_SUM)
+    return out
+
+
+def _parts(
+    operand: Tensor, row_scale: Tensor | None, weight: PackedWeight, dtype: torch.dtype
+) -> Tensor:
+    """`_product` in summands [S, T, N]: several in fp32, or one as `dtype`."""
     rows, (outputs, inputs) = len(operand), weight.shape
     parts = tiles.parts_of(weight)
     block_m = min(64, max(16, launch.power_of_two(rows)))
-    block_k = tiles.block_k(inputs)
+    block_k = tiles.block_k(inputs, parts.form)
     if block_m == 64 and parts.form != "whole":
         block_k = min(block_k, 64)  # more numbers than that do not fit the registers
     grid = (triton.cdiv(outputs, _BLOCK_N), triton.cdiv(rows, block_m))
-    splits = _splits(grid[0] * grid[1], inputs // block_k, launch.device_of(operand).processors)
-    out = torch.empty(rows, outputs, dtype=dtype, device=operand.device)
-    partial = out
-    if splits > 1:
-        partial = torch.empty(splits, *out.shape, dtype=torch.float32, device=out.device)
+    splits = _splits(
+        grid[0] * grid[1], triton.cdiv(inputs, block_k), launch.device_of(operand).processors
+    )
+    kept = dtype if splits == 1 else torch.float32
+    partial = torch.empty(splits, rows, outputs, dtype=kept, device=operand.device)
     launch.run(
         _linear,
         (*grid, splits),
@@ -61,11 +77,7 @@ def _product(
         num_warps=4,
         num_stages=4,
     )
-    if splits > 1:
-        count = out.numel()
-        grid_sum = (triton.cdiv(count, _BLOCK_SUM),)
-        launch.run(_sum, grid_sum, partial, out, count, SPLITS=splits, BLOCK=_BLOCK_SUM)
-    return out
+    return partial
 
 
 def _splits(programs: int, steps: int, processors: int) -> int:
@@ -100,7 +112,7 @@ def _linear(
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     split = tl.program_id(2)
-    steps: tl.constexpr = INPUTS // BLOCK_K
+    steps: tl.constexpr = tl.cdiv(INPUTS, BLOCK_K)
     first, last = split * steps // splits, (split + 1) * steps // splits
     total = tiles.product(
         x + row * INPUTS,

@@ -57,7 +57,7 @@ def believe(
         "FORM": parts.form,
         "SCALED": parts.group,
         "GROUP": _GROUP,
-        "BLOCK_K": min(tiles.block_k(inputs), 128 // x.element_size()),
+        "BLOCK_K": min(tiles.block_k(inputs, parts.form), 128 // x.element_size()),
     }
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -84,7 +84,7 @@ def believe(
         (kept, rows),
         *(*scored, chosen, scores),
         **constants,
-        num_warps=4,
+        num_warps=4 if parts.form == "whole" else 2,
         num_stages=3,
     )
     likely, drawn = empty(rows, count, dtype=torch.int64), empty(rows, dtype=torch.int64)
@@ -139,7 +139,7 @@ def _scores(
         token,
         token_inside,
         0,
-        INPUTS // BLOCK_K,
+        tl.cdiv(INPUTS, BLOCK_K),
         INPUTS,
         FORM,
         SCALED,

@@ -44,7 +44,11 @@ def join_feedforward(
 ) -> tuple[Tensor, Tensor]:
     """See `reference.join_feedforward`."""
     width = x.shape[-1]
-    _check_rows(x, dense, routed)
+    _check_rows(x, dense)
+    top = routed.shape[-2]
+    assert routed.shape == (*x.shape[:-1], top, width) and routed.is_contiguous(), (
+        f"{tuple(routed.shape)} of experts for rows {tuple(x.shape)}"
+    )
     _check_weights(width, *weights)
     assert scalar.numel() == 1, f"a layer has one scalar, got {scalar.numel()}"
     total, following = torch.empty_like(x), torch.empty_like(x)
@@ -53,6 +57,7 @@ def join_feedforward(
         (x.numel() // width,),
         *(x, dense, routed, *weights, scalar),
         *(total, following, eps),
+        TOP=top,
         WIDTH=width,
         BLOCK=launch.power_of_two(width),
         num_warps=8,
@@ -167,6 +172,7 @@ def _join_feedforward(
     total_out: tl.tensor,
     following_out: tl.tensor,
     eps: tl.tensor,
+    TOP: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -174,7 +180,12 @@ def _join_feedforward(
     inside = column < WIDTH
     at = tl.program_id(0) * WIDTH + column
     first = _scaled(tl.load(dense + at, inside, 0.0).to(tl.float32), WIDTH, eps)
-    second = _scaled(tl.load(routed + at, inside, 0.0).to(tl.float32), WIDTH, eps)
+    second = tl.zeros((BLOCK,), tl.float32)
+    routed += tl.program_id(0) * TOP * WIDTH + column
+    for _ in tl.static_range(TOP):
+        second += tl.load(routed, inside, 0.0).to(tl.float32)
+        routed += WIDTH
+    second = _scaled(second, WIDTH, eps)
     both = first * tl.load(dense_weight + column, inside, 0.0)
     both += second * tl.load(routed_weight + column, inside, 0.0)
     branch = _scaled(both, WIDTH, eps) * tl.load(post + column, inside, 0.0)

@@ -64,11 +64,12 @@ def join_feedforward(
 ) -> tuple[Tensor, Tensor]:
     """A layer's output, and that output as the next layer's attention reads it: both [..., D].
 
-    (x + norm(norm(dense) + norm(routed))) · scalar. `weights` [D] are those of the norms of `dense`,
-    of `routed`, of their sum and of the next layer's input; `scalar` [1].
+    (x + norm(norm(dense) + norm(Σ_k routed))) · scalar; `routed` [..., K, D] is of `experts`. `weights`
+    [D] are those of the norms of `dense`, of that sum, of both together and of the next layer's input;
+    `scalar` [1].
     """
     dense_weight, routed_weight, post, following = weights
-    both = rms_norm(dense, dense_weight, eps) + rms_norm(routed, routed_weight, eps)
+    both = rms_norm(dense, dense_weight, eps) + rms_norm(routed.sum(-2), routed_weight, eps)
     x = (x + rms_norm(both, post, eps)) * scalar
     return x, rms_norm(x, following, eps)
 
@@ -205,10 +206,10 @@ def linear(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
     return F.linear(x, weight)
 
 
-def gated_linear(both: Tensor, weight: PackedWeight, activation: str) -> Tensor:
-    """`linear` of activation(gate) · up, whose halves [..., K] are `both` [..., 2 · K]."""
-    gate, up = both.chunk(2, -1)
-    return linear(gated(gate, up, activation), weight)
+def gated_mlp(x: Tensor, gate_up: PackedWeight, down: PackedWeight, activation: str) -> Tensor:
+    """down(activation(gate) · up) of x [..., D]; gate_up [2I, D] (gate rows first), down [D, I]."""
+    gate, up = linear(x, gate_up).chunk(2, -1)
+    return linear(gated(gate, up, activation), down)
 
 
 def fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,9 +228,10 @@ def experts(
     down: Tensor | PackedWeight,
     activation: str,
 ) -> Tensor:
-    """Σ_k weights · expert(x) over the chosen experts of each row.
+    """weights · expert(x) of each row's chosen experts, one by one: whoever reads them sums them.
 
-    x [T, D], weights and indices [T, K], gate_up [E, 2I, D] (gate rows first), down [E, D, I].
+    x [T, D], weights and indices [T, K], gate_up [E, 2I, D] (gate rows first), down [E, D, I]; returns
+    [T, K, D].
     """
     order = indices.flatten().argsort()
     rows = order // indices.shape[1]
@@ -240,8 +242,8 @@ def experts(
         if chunk.shape[0]:
             gate, up = linear(chunk, gate_up[expert]).chunk(2, dim=-1)
             chunks.append(linear(gated(gate, up, activation), down[expert]))
-    out = torch.cat(chunks) * weights.flatten()[order, None]
-    return torch.zeros_like(x).index_add_(0, rows, out.to(x.dtype))
+    out = (torch.cat(chunks) * weights.flatten()[order, None]).to(x.dtype)
+    return out[order.argsort()].view(*indices.shape, -1)
 
 
 def sort_slots(indices: Tensor, count: int, rows: int) -> tuple[Tensor, Tensor]:

@@ -42,15 +42,20 @@ def test_each_code_of_a_weight_counts_at_its_own_place(form, device):
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "silu"])
-@pytest.mark.parametrize("shape", [(1, 64, 63), (5, 96, 60), *RELEASED[1:2]])
-def test_gated_products_equal_plain_torch(shape, activation, device):
-    rows, inputs, outputs = shape
+@pytest.mark.parametrize(
+    "shape",  # rows, width, inner
+    [(1, 64, 32), (5, 1024, 96), pytest.param((64, 2816, 2112), marks=pytest.mark.gpu)],
+)
+def test_gated_mlps_equal_plain_torch(shape, activation, device):
+    """1,024 inputs are split among programs, whose parts what rounds the product sums."""
+    rows, width, inner = shape
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    both = torch.randn(1, rows, 2 * inputs, device=device, dtype=dtype)
-    weight = PACKED["fp8"](torch.randn(outputs, inputs, device=device))
-    ours = dense.gated_linear(both, weight, activation)
-    assert ours.shape == (1, rows, outputs)
-    compare(ours, reference.gated_linear(both, weight, activation), "fp8", dtype)
+    x = torch.randn(1, rows, width, device=device, dtype=dtype) / width**0.5
+    gate_up = PACKED["int4 by 32"](torch.randn(2 * inner, width, device=device))
+    down = PACKED["fp8"](torch.randn(width, inner, device=device))
+    ours = dense.gated_mlp(x, gate_up, down, activation)
+    assert ours.shape == x.shape
+    compare(ours, reference.gated_mlp(x, gate_up, down, activation), "fp8", dtype)
 
 
 def test_the_parts_of_a_split_cover_k_once():
@@ -74,6 +79,6 @@ def test_inputs_that_do_not_match_are_refused(device):
     with pytest.raises(AssertionError, match=r"32 inputs for a weight of \(60, 64\)"):
         tiles.operand(torch.zeros(2, 32, device=device), weight)
     with pytest.raises(AssertionError, match="130 for gate and up of 64"):
-        dense.gated_linear(torch.zeros(2, 130, device=device), weight, "silu")
+        tiles.gated_operand(torch.zeros(1, 2, 130, device=device), weight, "silu")
     with pytest.raises(AssertionError, match="one matrix"):
         dense.linear(torch.zeros(2, 64, device=device), PACKED["fp8"](torch.ones(2, 3, 64)))

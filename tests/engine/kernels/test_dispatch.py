@@ -36,7 +36,7 @@ CALLS = {
         lambda x, dense, routed, *rest: torch.cat(
             kernels.join_feedforward(x, dense, routed, rest[:4], rest[4], EPS)
         ),
-        (ROWS, ROWS + 1, ROWS + 2, NORM, NORM, NORM, NORM, some(1)),
+        (ROWS, ROWS + 1, some(1, 3, 2, D), NORM, NORM, NORM, NORM, some(1)),
     ),
     "prepare_heads": (
         lambda *tensors: torch.cat(kernels.prepare_heads(*tensors, ANGLES, ANGLES, EPS)),

@@ -39,7 +39,8 @@ def test_joining_attention_equals_plain_torch(shape, device):
 @pytest.mark.parametrize("shape", [*WIDTHS, RELEASED])
 def test_joining_the_mlps_equals_plain_torch(shape, device):
     for dtype in dtypes(device):
-        x, dense, routed = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
+        x, dense = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
+        routed = torch.randn(*shape[:-1], 3, shape[-1], device=device, dtype=dtype)
         weights = tuple(torch.rand(shape[-1], device=device, dtype=dtype) for _ in range(4))
         scalar = torch.tensor([0.37], device=device, dtype=dtype)
         ours = norms.join_feedforward(x, 9 * dense, 0.1 * routed, weights, scalar, EPS)
