@@ -8,7 +8,8 @@ left to right it knows what follows the text so far, and that nothing follows an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -113,7 +114,7 @@ class ScriptedDenoiser:
 
 
 class SealedDenoiser(ScriptedDenoiser):
-    """The same with the suffix sealed. `encoded` are the suffixes, `read` the rows of each reading."""
+    """The same with the suffix sealed. `encoded` are the suffixes, `read` the texts that were."""
 
     def __init__(self, middle: Sequence[int], suffix: Sequence[int], lies: Lies) -> None:
         own = replace(config(), canvas=CanvasConfig(length=256, sealed_suffix=True))
@@ -134,16 +135,16 @@ class SealedDenoiser(ScriptedDenoiser):
             assert suffix.room == size, "the suffix does not stand behind its hole"
         return super().canvas(ids, cache, soft, sizes=sizes, suffixes=suffixes)
 
-    def continuations(self, ids: Tensor, cache: object) -> Tensor:
-        """Logits [B, N, V]; each row begins with the last token of the prefix."""
-        self.batches.append(ids.numel())
-        self.read += [row[1:] for row in ids.tolist()]
+    def tree(self, ids, depths, cache, trunk, seen: Tensor, **how) -> Tensor:
+        """Logits [N, V] of rows that see the tokens before them; first that of the prefix."""
+        self.batches.append(len(ids))
         whole = [*self.middle, *self.suffix, OTHER]
-        logits = torch.zeros(*ids.shape, VOCAB)
-        for row, shown in enumerate(ids.tolist()):
-            for n in range(len(shown)):
-                follows = shown[1 : n + 1] == whole[:n] and n < len(whole)
-                logits[row, n, whole[n] if follows else OTHER] = 9.0
+        logits = torch.zeros(len(ids), VOCAB)
+        for row in range(len(ids)):
+            shown = [ids[place] for place in seen[row].nonzero()[:, 0].tolist()][1:]
+            self.read.append(shown)
+            follows = shown == whole[: len(shown)] and len(shown) < len(whole)
+            logits[row, whole[len(shown)] if follows else OTHER] = 9.0
         return logits
 
     def _hole(self, shown: list[int]) -> int:
@@ -165,6 +166,12 @@ class Ids:
 
     def truncate(self, length: int) -> None:
         del self.ids[length:]
+
+    @contextmanager
+    def without_last(self) -> Iterator[list[int]]:
+        last = self.ids.pop()
+        yield [last]
+        self.ids.append(last)
 
     def last(self, count: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         return (), ()
