@@ -2,7 +2,7 @@
 
     dg-lsp bench quality --out DIR [--humaneval DIR] [--tree DIR...] [--quick]
         [--systems copy,engine,causal,diffusion,fim,oracle] [--model NAME_OR_DIR]...
-        [--gguf FILE] [--holes N] [--pictures] [--grid]
+        [--gguf FILE] [--holes N] [--minutes M] [--pictures] [--grid]
 
 Without --systems: all there are; with --quick, which is for every change, copy and engine. With --grid
 each model is also run with the parts of denoising added one after the other, and the best of them is
@@ -10,7 +10,9 @@ named (`bench.grid`), beside copy, causal and fim. A system that a model cannot 
 a note.
 
 Each answer is appended to DIR/results.jsonl as it comes, so a run that was broken off goes on
-where it was; take a new DIR after a change of code or model. Ends with Markdown tables (also in
+where it was; take a new DIR after a change of code or model. Holes of all splits are filled together,
+first one of each by all systems, then two, then four: after --minutes no other hole is begun, and the
+report is on those that all systems have filled. Ends with Markdown tables (also in
 DIR/report.md) and one JSON line. HumanEval's unit tests run in a sandbox (`bench.unit_tests`).
 """
 
@@ -19,9 +21,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from bench.holes import Hole, HolesError
 from bench.systems import KINDS, Answer, System
 from dg_lsp import ghost_text
 from dg_lsp.settings import EngineSettings
+from engine import chosen
 from engine.errors import EngineError
 from engine.pull import resolve_model
 
@@ -79,13 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fillers |= llama_cpp.of_gguf(options.gguf, threads=options.threads)
         if not fillers:
             raise RunError("there is nothing left to run; name copy or engine in --systems")
-        rows = _run(dug, fillers, options.out / "results.jsonl")
+        until = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
+        rows = _run(dug, fillers, options.out / "results.jsonl", until)
     except (EngineError, HolesError, RunError) as error:
         sys.stderr.write(f"bench.quality: {error}\n")
         return 1
     text, figures = report.of(rows, unit_tests.isolation())
+    if len(rows) < len(dug) * len(fillers):
+        text += f"\n{len(rows) // len(fillers)} of {len(dug)} holes: the time was up.\n"
     if options.grid:
-        text += "".join(f"\n{grid.recommended(rows, model.name)}\n" for model in models)
+        text += "".join(_recommended(rows, model.name, options.out) for model in models)
     (options.out / "report.md").write_text(text, encoding="utf-8")
     if options.pictures:
         from bench import pictures  # a second to import
@@ -101,6 +109,17 @@ def _usual(options: argparse.Namespace) -> tuple[str, ...]:
     if options.grid:
         return ("copy", "causal", "fim")
     return ("copy", "engine") if options.quick else ("copy", *KINDS)
+
+
+def _recommended(rows: Sequence[Row], model: str, out: Path) -> str:
+    """What the grid recommends for `model`, which is also written as its directory may have it."""
+    file = out / f"{model}.{chosen.FILE}"
+    changes = chosen.as_json(grid.best(rows, model).changes)
+    file.write_text(json.dumps(changes, indent=1) + "\n", encoding="utf-8")
+    return (
+        f"\n{grid.recommended(rows, model)}\n\n"
+        f"An engine fills so where {file} lies in the model's directory as {chosen.FILE}.\n"
+    )
 
 
 class RunError(ValueError):
@@ -137,31 +156,59 @@ def _score(hole: Hole, fill: str, rest: str, covered: str = "") -> Row:
     }
 
 
-def _run(dug: Sequence[Hole], fillers: Mapping[str, System], results: Path) -> list[Row]:
-    """The rows of all holes and systems: those already in `results`, and the others, done now."""
+def _run(
+    dug: Sequence[Hole], fillers: Mapping[str, System], results: Path, until: float
+) -> list[Row]:
+    """The rows of the holes that all systems have filled: those already in `results`, and others.
+
+    No other hole is begun at the moment `until`.
+    """
     done = {(row["system"], row["hole"]): row for row in _read(results)}
-    wanted = [(name, hole) for name in fillers for hole in dug]
+    wanted = [(name, hole) for some in _rounds(dug) for name in fillers for hole in some]
     missing = [(name, hole) for name, hole in wanted if (name, hole.fingerprint) not in done]
     bar = tqdm(missing, initial=len(wanted) - len(missing), total=len(wanted), unit="hole")
     with results.open("a", encoding="utf-8") as out:
         for name, hole in bar:
+            if time.monotonic() >= until:
+                break
             bar.set_description(f"{name}, {hole.split}")
-            answer = fillers[name](hole)
-            row = {
-                "hole": hole.fingerprint,
-                "key": hole.key,
-                "split": hole.split,
-                "language": hole.language,
-                "cluster": hole.cluster,
-                "length": len(hole.middle.strip()),
-                "system": name,
-                **dataclasses.asdict(answer),
-                **score(hole, answer),
-            }
+            row = _row(name, hole, fillers[name](hole))
             out.write(json.dumps(row) + "\n")
             out.flush()
             done[name, hole.fingerprint] = row
-    return [done[name, hole.fingerprint] for name, hole in wanted]
+    whole = [h for h in dug if all((name, h.fingerprint) in done for name in fillers)]
+    if not whole:
+        raise RunError("no hole was filled by all systems in time; give more --minutes")
+    return [done[name, hole.fingerprint] for name in fillers for hole in whole]
+
+
+def _row(name: str, hole: Hole, answer: Answer) -> Row:
+    """An answer and its scores as they are kept."""
+    return {
+        "hole": hole.fingerprint,
+        "key": hole.key,
+        "split": hole.split,
+        "language": hole.language,
+        "cluster": hole.cluster,
+        "length": len(hole.middle.strip()),
+        "system": name,
+        **dataclasses.asdict(answer),
+        **score(hole, answer),
+    }
+
+
+def _rounds(dug: Sequence[Hole]) -> Iterator[list[Hole]]:
+    """The holes in parts that each have some of all splits: 1 of each, then 2, 4, 8.
+
+    Not one after the other, as a system with a set-up of its own is made anew in each part.
+    """
+    splits: dict[str, list[Hole]] = {}
+    for hole in dug:
+        splits.setdefault(hole.split, []).append(hole)
+    first, count = 0, 1
+    while some := [hole for of_split in splits.values() for hole in of_split[first:][:count]]:
+        yield some
+        first, count = first + count, 2 * count
 
 
 def _read(results: Path) -> list[Row]:
@@ -228,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", help="a known name or a model directory")
     parser.add_argument("--gguf", type=Path, help="run this file in llama.cpp too")
     parser.add_argument("--holes", type=_positive, default=200, help="of each split and language")
+    parser.add_argument("--minutes", type=float, help="how long holes are begun")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.holes import Hole
-from dg_lsp import context
+from dg_lsp import context, ghost_text
 from dg_lsp.document import Snapshot
 from dg_lsp.settings import Settings
 from engine import endings
@@ -151,12 +151,17 @@ def _modes_taken(engine: Engine, mode: Mode) -> tuple[Mode, ...]:
     return tuple(engine.infill(request, cancelled=lambda: False).mode for request in both)
 
 
-def filled(engine: Engine, request: InfillRequest, length: int | None = None) -> Answer:
-    """What the engine answers, told the hole's length in tokens or not."""
+def filled(
+    engine: Engine,
+    request: InfillRequest,
+    length: int | None = None,
+    valid: Callable[[str], bool] | None = None,
+) -> Answer:
+    """What the engine answers, told the hole's length in tokens or not, and which texts are valid."""
     started = time.perf_counter()
     try:
         request = replace(request, hole_tokens=length)
-        result = engine.infill(request, cancelled=lambda: False)
+        result = engine.infill(request, cancelled=lambda: False, valid=valid)
     except (EngineError, ValueError) as error:  # such as a hole longer than the canvas
         spent = (time.perf_counter() - started) * 1000
         return Answer(text="", ms=spent, error=str(error))
@@ -169,6 +174,12 @@ def filled(engine: Engine, request: InfillRequest, length: int | None = None) ->
         tokens=result.tokens,
         stop=str(result.stop),
     )
+
+
+def is_valid(hole: Hole) -> Callable[[str], bool]:
+    """Whether an editor would show something of a text: that it parses."""
+    place = snapshot(hole)
+    return lambda text: bool(ghost_text.apply(text, place))
 
 
 def asked(hole: Hole) -> InfillRequest:

@@ -94,6 +94,11 @@ class CanvasConfig:
                 f"noise {self.noise!r} with mask_id {self.mask_id}: give both or none"
             )
 
+    @property
+    def judges(self) -> bool:
+        """Whether a canvas says how well its suffix follows: trained to doubt what it shows."""
+        return self.noise == "uniform" and not self.sealed_suffix
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -205,7 +210,8 @@ class InfillConfig:
     `lengths`, for `probe_steps` forwards; denoised are the best `kept` ones, and those `neighbours`
     away from the best. A canvas that falls `drop_behind` behind the best one (None: never) is given
     up. The first `judged` tokens behind the hole (0: none) count `junction_weight` times as much as
-    the hole's own. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
+    the hole's own; where a canvas cannot judge them (`CanvasConfig.judges`), a causal reading of each
+    answer does so for the first `read`, as those behind them follow each other. An answer is shortened where its last tokens, `overlap` or more (0: never), repeat
     the suffix, and made `lengthen` longer, twice as much each time, where the suffix has less than
     -`surprise`; both `repairs` times at most. `verify` has the answers ranked by a causal reading.
     `max_steps`, `confidence` and `leave_one_out` stand for the sampler's. An earlier answer that stands
@@ -218,6 +224,7 @@ class InfillConfig:
     kept: int = 3
     neighbours: tuple[int, ...] = (1, 2)
     judged: int = 12
+    read: int = 2
     junction_weight: float = 1.0
     drop_behind: float | None = 3.0
     overlap: int = 3
@@ -239,7 +246,15 @@ class InfillConfig:
             )
         if self.drop_behind is not None and not self.drop_behind > 0:
             raise ConfigError(f"drop_behind must be above 0 or None, got {self.drop_behind}")
-        for name in ("judged", "junction_weight", "overlap", "lengthen", "surprise", "repairs"):
+        for name in (
+            "judged",
+            "read",
+            "junction_weight",
+            "overlap",
+            "lengthen",
+            "surprise",
+            "repairs",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} cannot be negative, got {getattr(self, name)}")
 

@@ -171,6 +171,9 @@ class Filling:
             return [infill.infill(self._model, cache, layout(hole), **how)]
         room = self._model.config.canvas_length - len(built.lead) - len(built.suffix)
         bounds = range(1 if built.healed else 0, min(most, room) + 1)
+        if self._request.single_line:  # which is hardly ever longer, and a long canvas costs most
+            short = tuple(length for length in policy.lengths if length <= FIXED_HOLE)
+            policy = replace(policy, lengths=short or policy.lengths)
         earlier = self._earlier(self._config.canvas_warm_start)
         how["earlier"] = self._wording.ids(earlier.rest if earlier else "")
         fills = search.search(self._model, cache, layout, bounds, policy, **how)

@@ -166,9 +166,11 @@ def encoded_suffix(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Su
     """The clamped suffix of `canvas` at the positions behind its hole, encoded once for all steps.
 
     Where it sees only the beginning of the prefix, it stays with the cache for the next hole behind
-    the same beginning, moved on by what was typed since. The cached prefix is left as it was.
+    the same beginning, moved on by what was typed since; and for canvases of one `room`, moved to the
+    end of each hole. The cached prefix is left as it was.
     """
-    room, length, kept = len(canvas.lead) + canvas.hole, cache.length, cache.suffix
+    own, length, kept = len(canvas.lead) + canvas.hole, cache.length, cache.suffix
+    room = own if canvas.room is None else canvas.room
     sees = length if canvas.sees is None else canvas.sees
     assert 0 <= sees <= length, f"a suffix cannot see {sees} of {length} tokens"
     if kept is None or (kept.ids, kept.sees, kept.room) != (canvas.clamped, sees, room):
@@ -178,7 +180,7 @@ def encoded_suffix(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Su
         cache.truncate(length)
         kept = Suffix(ids=canvas.clamped, sees=sees, room=room, keys=keys, values=values)
         cache.suffix = kept
-    return model.moved(kept, length - sees)
+    return model.moved(kept, length - sees + own - room)
 
 
 def ready(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Canvas:

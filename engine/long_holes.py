@@ -57,7 +57,8 @@ def fill(
             model, cache, [free], config, noise, later, steps=steps, most=policy.steps
         )
         if start.stop is StopReason.DEADLINE or later.expired:
-            return replace(_joined(done, _cut(start, left)), stop=StopReason.DEADLINE)
+            written = _cut(start, _begins(start.ids[:left], met))
+            return replace(_joined(done, written), stop=StopReason.DEADLINE)
         later.check()
         length = _length(model, cache, start.ids, met, policy)
         start = replace(start, forwards=start.forwards + 1)
@@ -72,7 +73,7 @@ def fill(
             return _joined(done, replace(rest, forwards=rest.forwards + start.forwards))
         kept = free.hole - len(met)  # the suffix may begin behind that
         if left <= kept:
-            return _joined(done, _cut(start, left))
+            return _joined(done, _cut(start, _begins(start.ids[:left], met)))
         model.encode(start.ids[:kept], cache)
         done = _joined(done, replace(_cut(start, kept), forwards=start.forwards + 1))
     raise AssertionError("every canvas but the last is followed by another")
@@ -92,6 +93,12 @@ def _length(
     if length is None:
         length = next((i for i, token in enumerate(ids) if token in model.config.eos_ids), None)
     return length
+
+
+def _begins(ids: tuple[int, ...], met: tuple[int, ...]) -> int:
+    """Where the suffix is written, or three tokens of it at the end; else the number of `ids`."""
+    places = (n for n in range(len(ids) - 2) if ids[n : n + len(met)] == met[: len(ids) - n])
+    return next(places, len(ids))
 
 
 def _finish(

@@ -17,6 +17,7 @@ import torch
 from engine import fit, formats, hf_config, memory, plan, prompt, steps, storage
 from engine.answers import Answers
 from engine.cache import PrefixStore
+from engine.chosen import with_chosen
 from engine.config import EngineConfig, SamplerConfig
 from engine.drafts import Pace
 from engine.errors import EngineError
@@ -98,7 +99,11 @@ class Engine:
 
     @classmethod
     def load(cls, config: EngineConfig, progress: Progress | None = None) -> Engine:
-        """Loads the model directory `config.model`; `progress` gets (0..1, what is done)."""
+        """Loads the model directory `config.model`; `progress` gets (0..1, what is done).
+
+        Of what is at its default the directory may say more; see `engine.chosen`.
+        """
+        config = with_chosen(config)
         device = choose_device(config.device)
         described = hf_config.read_model_config(config.model)
         prompt.choose_template(config.template, described)  # before the weights are read

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from engine import infill, lengths, steps
+from engine import infill, lengths, steps, verify
 from engine.cache import PrefixCache
 from engine.config import InfillConfig, ModelConfig, SamplerConfig
 from engine.infill import Control, Filled
@@ -89,13 +89,20 @@ class _Run:
     found: dict[int, Filled] = field(default_factory=dict)
     forwards: int = 0
     late: bool = False
+    tried: list[int] = field(init=False)  # by the probe
     suffix: tuple[int, ...] = field(init=False)
-    judged: int = field(init=False)
+    judged: int = field(init=False)  # tokens of it, by canvases
+    read: tuple[int, ...] = field(init=False)  # those that a causal reading judges
 
     def __post_init__(self) -> None:
+        own = self.model.config.canvas
+        assert own
+        self.tried = [n for n in self.policy.lengths if n in self.bounds] or [self.bounds[-1]]
         self.suffix = self.layout(self.bounds[0]).clamped
         # Of the longest hole's canvas: shorter ones may have padding behind the same suffix.
-        self.judged = min(self.policy.judged, len(self.layout(self.bounds[-1]).clamped))
+        shared = len(self.layout(self.bounds[-1]).clamped)
+        self.judged = min(self.policy.judged, shared) if own.judges else 0
+        self.read = () if own.judges else self.suffix[: self.policy.read]
 
     def stands(self, earlier: tuple[int, ...]) -> bool:
         """Whether an earlier answer is found again in a few steps, and the suffix follows it."""
@@ -107,9 +114,8 @@ class _Run:
 
     def probe(self) -> None:
         """A few steps over each of the lengths to be tried, without drafts."""
-        tried = [n for n in self.policy.lengths if n in self.bounds] or [self.bounds[-1]]
         quiet = replace(self.control, on_draft=None)
-        self._denoise(dict.fromkeys(tried, ()), self.probed, quiet, self.policy.probe_steps)
+        self._denoise(dict.fromkeys(self.tried, ()), self.probed, quiet, self.policy.probe_steps)
 
     def likely(self) -> dict[int, tuple[int, ...]]:
         """The lengths to decode after the probe, without a guess."""
@@ -139,26 +145,29 @@ class _Run:
         """Other lengths that some answers ask for, each with the text that it starts from.
 
         These are the best ones, and the longest: where they all are too short, that one is nearest.
-        Where the suffix follows the best one, it alone is asked.
+        Where the suffix follows the best one, it alone is asked. One that left slots empty does not
+        ask for more of them.
         """
-        ranked = sorted(self.found.values(), key=lambda one: -score(one, self.policy))
-        asked = [max(ranked, key=lambda one: len(one.ids)), *ranked[: self.policy.kept]]
-        if not lengths.is_surprising(ranked[0].junction, self.policy):
+        found = self.found
+        ranked = sorted(found, key=lambda n: self._worth(found[n]), reverse=True)
+        asked = [max(ranked, key=lambda n: len(found[n].ids)), *ranked[: self.policy.kept]]
+        if not lengths.is_surprising(found[ranked[0]].junction, self.policy):
             asked = ranked[:1]
         wanted: dict[int, tuple[int, ...]] = {}
-        for one in asked:
-            tried = self.found.keys() | wanted.keys()
+        for slots in asked:
+            one, tried = found[slots], found.keys() | wanted.keys()
             length = lengths.repaired(
                 one.ids, self.suffix, one.junction, tried, self.bounds, self.policy, repair
             )
-            if length is not None:
+            if length is not None and (length < len(one.ids) or len(one.ids) == slots):
                 wanted[length] = one.ids[:length]
         return wanted
 
     def answers(self) -> list[Filled]:
         """What was found, each text once and without a repetition of the suffix; best first.
 
-        Where time was short, a canvas of the probe may be further on than one of those after it.
+        Where time was short, a canvas of the probe may be further on than one of those after it, and
+        what no reading has judged comes behind what one has.
         """
         found = [*self.found.values(), *(self.probed.values() if self.late else ())]
         cut: dict[tuple[int, ...], Filled] = {}
@@ -167,9 +176,14 @@ class _Run:
             if length < len(one.ids):
                 kept = one.log_probabilities[:length]
                 one = replace(one, ids=one.ids[:length], log_probabilities=kept)
-            if one.ids not in cut or score(one, self.policy) > score(cut[one.ids], self.policy):
+            if one.ids not in cut or self._worth(one) > self._worth(cut[one.ids]):
                 cut[one.ids] = one
-        return sorted(cut.values(), key=lambda one: -score(one, self.policy))
+        return sorted(cut.values(), key=self._worth, reverse=True)
+
+    def _worth(self, one: Filled) -> tuple[bool, float]:
+        """Of two answers the higher is the better."""
+        unread = bool(self.read) and one.junction is None
+        return not unread, score(one, self.policy)
 
     def _denoise(
         self,
@@ -196,8 +210,16 @@ class _Run:
             )
             self.forwards += max(one.forwards for one in filled)
             self.late = self.late or any(one.stop is StopReason.DEADLINE for one in filled)
-            answers = (infill.without_empty(one, self.model.config) for one in filled)
-            found |= zip(batch, answers, strict=True)
+            answers = [infill.without_empty(one, self.model.config) for one in filled]
+            found |= zip(batch, self._judged(answers, canvases[0].lead), strict=True)
+
+    def _judged(self, answers: list[Filled], lead: tuple[int, ...]) -> list[Filled]:
+        """The answers with what a causal reading says of their junction, where no canvas does."""
+        if not self.read or self.is_late():
+            return answers
+        self.control.check()
+        self.forwards += 1
+        return verify.judged(self.model, self.cache, answers, self.read, lead)
 
     def _numbered(self, control: Control) -> Control:
         """`control` for the next batch: its drafts are numbered on."""
@@ -208,5 +230,8 @@ class _Run:
 
     def _canvas(self, length: int, guess: tuple[int, ...]) -> Canvas:
         canvas = self.layout(length)
-        canvas = replace(canvas, judged=self.judged, guess=guess or canvas.guess[:length])
+        # One encoding of a sealed suffix serves all lengths.
+        room = len(canvas.lead) + max(self.tried)
+        guess = guess or canvas.guess[:length]
+        canvas = replace(canvas, judged=self.judged, guess=guess, room=room)
         return infill.ready(self.model, self.cache, canvas)

@@ -30,8 +30,9 @@ class Canvas:
     (`CanvasConfig.shifted`) or seals the suffix: it is then on the canvas and not in the cache. `guess` is what the
     hole's first positions show before the first step, instead of noise. `begin` are the ids the
     hole may begin with; none stands for all. `sees` is how many tokens of the prefix a sealed
-    suffix sees; None stands for all. `sealed` is that suffix once it is encoded, `clamped` is then
-    empty. Each step says how well the first `judged` tokens of `clamped` follow the hole.
+    suffix sees, None stands for all; it is encoded as it stands behind `room` positions, None: its own
+    hole's. `sealed` is that suffix once it is encoded, `clamped` is then empty. Each step says how well
+    the first `judged` tokens of `clamped` follow the hole.
     """
 
     hole: int
@@ -40,6 +41,7 @@ class Canvas:
     guess: tuple[int, ...] = ()
     begin: tuple[int, ...] = ()
     sees: int | None = None
+    room: int | None = None
     judged: int = 0
     sealed: Suffix | None = field(default=None, compare=False)
 
@@ -179,11 +181,10 @@ class _Track:
         """Notes how well the judged tokens follow, from the logits [1, J, V] of their rows."""
         if not self.canvas.judged:
             return
+        assert isinstance(self._process, _Renoised), "a mask's model repeats what it is shown"
         shown = self._after[:, : self.canvas.judged]
-        if isinstance(self._process, _Renoised):
-            logits = sampler.leave_one_out(logits, shown, self._clean(self._process.noisy))
-        log_probabilities = logits.log_softmax(-1).gather(-1, shown[..., None])
-        self._junction = float(log_probabilities.mean())
+        logits = sampler.leave_one_out(logits, shown, self._clean(self._process.noisy))
+        self._junction = float(logits.log_softmax(-1).gather(-1, shown[..., None]).mean())
 
     def restrict(self, logits: Tensor) -> None:
         """Changes the hole's logits [1, H, V] where a token may not, or not so easily, be written."""

@@ -46,10 +46,8 @@ class Verify:
         `junction`, the mean over the suffix's tokens, and where it has none of its own the reading's
         log-probabilities.
         """
-        near = tuple(suffix[: self.suffix_tokens])
-        texts = [(*fill.ids, *near) for fill in fills]
-        readings = causal.read(model, cache, texts, lead)
-        pairs = list(zip(fills, readings, strict=True))
+        near = suffix[: self.suffix_tokens]
+        pairs = list(zip(fills, _readings(model, cache, fills, near, lead), strict=True))
         pairs.sort(key=lambda pair: -self.score(pair[1], len(pair[0].ids)))
         return [_read(fill, reading) for fill, reading in pairs]
 
@@ -86,14 +84,39 @@ class Weigh:
         `chances` are their log-probabilities as they were written, ends included. One causal forward
         for all of them; the cache is left as it was. Each gets the reading's `junction`.
         """
-        near = tuple(suffix[: self.judged])
-        readings = causal.read(model, cache, [(*fill.ids, *near) for fill in fills], lead)
+        readings = _readings(model, cache, fills, suffix[: self.judged], lead)
         found = []
         for fill, chance, reading in zip(fills, chances, readings, strict=True):
             own, behind = float(reading[: len(fill.ids)].sum()), reading[len(fill.ids) :]
             score = (1 - self.own) * chance + self.own * own + self.suffix * float(behind.sum())
             found.append((score, _read(fill, reading)))
         return [fill for _, fill in sorted(found, key=lambda pair: -pair[0])]
+
+
+def judged(
+    model: Transformer,
+    cache: PrefixCache,
+    fills: Sequence[Filled],
+    suffix: Sequence[int],
+    lead: Sequence[int] = (),
+) -> list[Filled]:
+    """`fills` in their order, each with the `junction` to all of `suffix` by a causal reading.
+
+    One forward for all of them; the cache is left as it was.
+    """
+    readings = _readings(model, cache, fills, suffix, lead)
+    return [_read(fill, reading) for fill, reading in zip(fills, readings, strict=True)]
+
+
+def _readings(
+    model: Transformer,
+    cache: PrefixCache,
+    fills: Sequence[Filled],
+    suffix: Sequence[int],
+    lead: Sequence[int],
+) -> list[Tensor]:
+    """Log-probabilities [N] of the tokens of each fill and of `suffix` behind it."""
+    return causal.read(model, cache, [(*fill.ids, *suffix) for fill in fills], lead)
 
 
 def _read(fill: Filled, reading: Tensor) -> Filled:

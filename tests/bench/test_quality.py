@@ -1,5 +1,9 @@
 import gzip
+import itertools
 import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,6 +153,49 @@ def test_a_broken_off_run_goes_on_where_it_was(run, tree, tmp_path, monkeypatch)
     assert [row["key"] for row in results(tmp_path)] == [json.loads(r)["key"] for r in whole]
     run(*arguments)
     assert len(asked) == 2, "everything was there"
+
+
+DUG = [
+    replace(hole(), key=f"{split}{n}", split=split)
+    for split, count in (("a", 4), ("b", 3))
+    for n in range(count)
+]
+
+
+def test_holes_of_all_splits_are_filled_together():
+    """In parts of one hole a split, two, four: a run cut short has something of everything."""
+    parts = [[one.key for one in part] for part in quality._rounds(DUG)]
+    assert parts == [["a0", "b0"], ["a1", "a2", "b1", "b2"], ["a3"]]
+
+
+def test_when_the_time_is_up_the_rows_are_of_holes_that_all_systems_have_filled(
+    tmp_path, monkeypatch
+):
+    """Each answer takes a minute."""
+    asked = []
+    monkeypatch.setattr(quality, "time", SimpleNamespace(monotonic=lambda: 60.0 * len(asked)))
+    fillers = {name: lambda h: asked.append(h) or Answer(text="", ms=1) for name in ("x", "y")}
+    file = tmp_path / "results.jsonl"
+
+    def run(minutes):
+        rows = quality._run(DUG, fillers, file, until=60.0 * minutes)
+        return [(row["system"], row["key"]) for row in rows]
+
+    with pytest.raises(quality.RunError, match="in time; give more --minutes"):
+        run(2)
+    assert run(9) == [(name, key) for name in "xy" for key in ("a0", "a1", "b0")]
+    assert len(asked) == len(file.read_text().splitlines()) == 9
+    assert run(100) == [(name, one.key) for name in "xy" for one in DUG]
+    assert len(asked) == 14, "what was there was not filled again"
+
+
+def test_a_report_on_fewer_holes_says_so(run, tree, monkeypatch):
+    arguments = ("--tree", tree, "--systems", "copy", "--holes", 2)
+    assert "the time was up" not in run(*arguments)[1]
+    clock = itertools.count(step=60)
+    monkeypatch.setattr(quality, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    _, out, _ = run(*arguments, "--seed", 1, "--minutes", 3)
+    assert re.search(r"^2 of \d+ holes: the time was up\.$", out, re.MULTILINE)
 
 
 def test_a_changed_hole_is_filled_anew(run, tree, tmp_path):

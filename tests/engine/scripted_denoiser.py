@@ -3,17 +3,20 @@
 It has the part of `Transformer`'s interface that the denoising loop needs. Hidden states are the
 logits themselves. Right, it writes the text that stands between prefix and suffix from the left, and
 the suffix's own words where the hole is too long; it is the less sure the more the length is wrong,
-and surprised at the suffix there.
+and surprised at the suffix there. A `SealedDenoiser` never sees hole and suffix together; read from
+left to right it knows what follows the text so far, and that nothing follows any other text.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from engine.cache import Suffix
 from engine.config import CanvasConfig, ModelConfig
 from engine.steps import Canvas
 from tests.engine.test_cache import make_config
@@ -73,11 +76,15 @@ class ScriptedDenoiser:
         first = soft is None
         return torch.cat([self._one(part, first) for part in torch.split(ids[0], sizes)])[None]
 
+    def _hole(self, shown: list[int]) -> int:
+        """How many of the tokens on a canvas are the hole's."""
+        return len(shown) - len(self.suffix)
+
     def _one(self, ids: Tensor, first: bool) -> Tensor:
         """Logits [C, V] of one canvas [C]."""
         shown = ids.tolist()
         self.seen.append(shown)
-        hole = len(shown) - len(self.suffix)
+        hole = self._hole(shown)
         text = self._text(hole)
         logits = torch.zeros(len(shown), VOCAB)
         logits[torch.arange(hole), torch.tensor(text, dtype=torch.long)] = self._sure(hole, first)
@@ -104,3 +111,67 @@ class ScriptedDenoiser:
         if hole in lies.sure_of:
             return lies.sure + 3
         return lies.unsure - lies.slope * abs(hole - right)
+
+
+class SealedDenoiser(ScriptedDenoiser):
+    """The same with the suffix sealed. `encoded` are the suffixes, `read` the texts that were."""
+
+    def __init__(self, middle: Sequence[int], suffix: Sequence[int], lies: Lies) -> None:
+        own = replace(config(), canvas=CanvasConfig(length=256, sealed_suffix=True))
+        super().__init__(middle, suffix, lies, own)
+        self.encoded: list[list[int]] = []
+        self.read: list[list[int]] = []
+
+    def encode(self, ids, cache, **place) -> None:
+        self.encoded.append(list(ids))
+        cache.commit(ids)
+
+    def moved(self, suffix: Suffix, by: int) -> Suffix:
+        return replace(suffix, room=suffix.room + by)
+
+    def canvas(self, ids, cache, soft, *, sizes, suffixes) -> Tensor:
+        for size, suffix in zip(sizes, suffixes, strict=True):
+            assert suffix.ids == tuple(self.suffix)
+            assert suffix.room == size, "the suffix does not stand behind its hole"
+        return super().canvas(ids, cache, soft, sizes=sizes, suffixes=suffixes)
+
+    def tree(self, ids, depths, cache, trunk, seen: Tensor, **how) -> Tensor:
+        """Logits [N, V] of rows that see the tokens before them; first that of the prefix."""
+        self.batches.append(len(ids))
+        whole = [*self.middle, *self.suffix, OTHER]
+        logits = torch.zeros(len(ids), VOCAB)
+        for row in range(len(ids)):
+            shown = [ids[place] for place in seen[row].nonzero()[:, 0].tolist()][1:]
+            self.read.append(shown)
+            follows = shown == whole[: len(shown)] and len(shown) < len(whole)
+            logits[row, whole[len(shown)] if follows else OTHER] = 9.0
+        return logits
+
+    def _hole(self, shown: list[int]) -> int:
+        return len(shown)
+
+
+class Ids:
+    """A prefix without keys and values, for models that need none."""
+
+    def __init__(self) -> None:
+        self.ids, self.suffix = [7], None
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    def commit(self, ids: Sequence[int]) -> None:
+        self.ids.extend(ids)
+
+    def truncate(self, length: int) -> None:
+        del self.ids[length:]
+
+    @contextmanager
+    def without_last(self) -> Iterator[list[int]]:
+        last = self.ids.pop()
+        yield [last]
+        self.ids.append(last)
+
+    def last(self, count: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return (), ()

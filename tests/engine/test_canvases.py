@@ -48,7 +48,7 @@ def make_canvases(model: Transformer) -> list[Canvas]:
     """Holes and suffixes of different lengths, one hole at a file's end, one of nothing."""
     own = model.config.canvas
     lead = (13,) if own.shifted or own.sealed_suffix else ()
-    judged = 0 if own.sealed_suffix else 2
+    judged = 2 if own.judges else 0
     return [
         Canvas(hole=5, clamped=(20, 21, 22, 9), lead=lead, judged=judged),
         Canvas(hole=1, clamped=(20, 21, 22, 9), lead=lead),

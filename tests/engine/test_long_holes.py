@@ -132,8 +132,17 @@ def test_a_deadline_at_any_step_gives_what_is_written_so_far(monkeypatch, length
         monkeypatch.setattr(time, "monotonic", lambda a=author: float(len(a.canvases)))
         filled, _ = fill(author, control=Control(deadline=float(after)))
         assert filled.stop is StopReason.DEADLINE
-        assert list(filled.ids[:length]) == text(length)[: len(filled.ids)]
-        assert len(filled.ids) == len(filled.log_probabilities) <= 200
+        assert list(filled.ids) == text(length)[: len(filled.ids)], "and nothing of the suffix"
+        assert len(filled.ids) == len(filled.log_probabilities)
+
+
+@pytest.mark.parametrize("written", [3, 4, 8])
+def test_at_the_limit_what_is_written_of_the_suffix_is_no_part_of_the_answer(written):
+    """All that is met of it is wanted by nobody before it is clear where it begins."""
+    author = Author(text(30), after=SUFFIX[:written])
+    never = replace(POLICY, least=0.0)
+    filled, _ = fill(author, max_tokens=30 + written, policy=never)
+    assert (list(filled.ids), filled.stop) == (text(30), StopReason.LENGTH)
 
 
 @pytest.mark.parametrize("after", range(9))

@@ -10,17 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import infill, lengths, search
-from engine.cache import PrefixCache
 from engine.config import InfillConfig, SamplerConfig
 from engine.errors import Cancelled
 from engine.infill import Control, Filled
 from engine.request import StopReason
-from tests.engine.scripted_denoiser import Lies, ScriptedDenoiser
-from tests.engine.scripted_denoiser import config as scripted_config
+from tests.engine.scripted_denoiser import Ids, Lies, ScriptedDenoiser, SealedDenoiser
 
 INFILL = InfillConfig()
 LIMIT = 64
-END, PAD = 1, 0
+END, PAD, EMPTY = 1, 0, 98
 
 
 def words(count: int, seed: int = 0) -> list[int]:
@@ -28,13 +26,14 @@ def words(count: int, seed: int = 0) -> list[int]:
     return random.Random(seed).sample(range(5, 97), count)
 
 
-def scripted(middle: int, suffix: int = 20, **lies) -> ScriptedDenoiser:
+def scripted(
+    middle: int, suffix: int = 20, kind: type[ScriptedDenoiser] = ScriptedDenoiser, **lies
+) -> ScriptedDenoiser:
     text = words(middle + suffix)
-    return ScriptedDenoiser(text[:middle], text[middle:], Lies(**lies))
+    return kind(text[:middle], text[middle:], Lies(**lies))
 
 
-def empty_cache() -> PrefixCache:
-    return PrefixCache(scripted_config(), torch.device("cpu"), torch.float32)
+BOTH = pytest.mark.parametrize("kind", [ScriptedDenoiser, SealedDenoiser])
 
 
 def searched(
@@ -45,7 +44,7 @@ def searched(
 ) -> list[Filled]:
     return search.search(
         model,
-        empty_cache(),
+        Ids(),
         model.layout,
         range(LIMIT + 1),
         config,
@@ -62,6 +61,63 @@ def test_the_right_length_is_found(middle):
     best = searched(model)[0]
     assert best.ids == tuple(model.middle)
     assert best.stop is StopReason.COMPLETE
+
+
+@pytest.mark.parametrize("middle", [*range(6), 7, 13, 21, 33, 49, 57, 63, 64])
+def test_the_right_length_is_found_where_the_suffix_is_sealed(middle):
+    model = scripted(middle, kind=SealedDenoiser)
+    best = searched(model)[0]
+    assert best.ids == tuple(model.middle)
+    assert best.stop is StopReason.COMPLETE
+    assert len(model.encoded) == 1, "one encoding of the suffix serves all lengths"
+
+
+@pytest.mark.parametrize("middle", [0, 1, 2, 8, 12, 24, 64])
+def test_canvases_with_a_sealed_suffix_that_are_surest_of_wrong_lengths_are_read(middle):
+    wrong = frozenset({1, 2, 4, 12, 16, 24, 32, 48} - {middle})
+    model = scripted(middle, kind=SealedDenoiser, sure_of=wrong, jumbled=wrong)
+    assert searched(model)[0].ids == tuple(model.middle)
+
+
+@pytest.mark.parametrize("middle", [2, 8, 21])
+def test_without_a_reading_a_sealed_suffix_says_nothing(middle):
+    wrong = frozenset({1, 4, 12, 16, 24, 48} - {middle})
+    model = scripted(middle, kind=SealedDenoiser, sure_of=wrong, jumbled=wrong)
+    answers = searched(model, replace(INFILL, read=0))
+    assert answers[0].ids != tuple(model.middle)
+    assert {one.junction for one in answers} == {None}
+    assert not model.read
+
+
+def test_only_the_suffixs_first_tokens_are_read_behind_each_answer():
+    model = scripted(8, kind=SealedDenoiser)
+    searched(model, replace(INFILL, read=3, lengths=(4, 8), neighbours=(), repairs=0))
+    texts = [*model.middle[:4], *model.suffix[:2]], [*model.middle, *model.suffix[:2]]
+    # Whose last tokens tell the third of the suffix; both were probed, and both were decoded.
+    assert [model.read.count(text) for text in texts] == [2, 2]
+    assert max(map(len, model.read)) == 10
+
+
+class LeavesEmpty(SealedDenoiser):
+    """Ends the text itself, and finds that nothing follows it."""
+
+    def __init__(self, *known) -> None:
+        super().__init__(*known)
+        assert self.config.canvas
+        self.config = replace(self.config, canvas=replace(self.config.canvas, empty_id=EMPTY))
+
+    def _text(self, hole):
+        return [*self.middle, *[EMPTY] * hole][:hole]
+
+    def tree(self, ids, *place, **how):
+        return torch.zeros(len(ids), 100)
+
+
+@pytest.mark.parametrize(("middle", "longer"), [(3, False), (30, True)])
+def test_a_longer_hole_is_tried_only_for_an_answer_that_fills_its_own(middle, longer):
+    model = scripted(middle, kind=LeavesEmpty)
+    searched(model, replace(INFILL, lengths=(4, 16), neighbours=(), kept=1))
+    assert (max(map(len, model.seen)) > 16) == longer
 
 
 @pytest.mark.parametrize("suffix", [1, 2, 5])
@@ -126,13 +182,17 @@ def test_canvases_that_trail_are_given_up():
     assert forwards[3.0] < forwards[None]
 
 
-def test_all_forwards_are_counted_and_drafts_numbered_on():
-    model, steps = scripted(20), []
+@BOTH
+def test_all_forwards_are_counted_and_drafts_numbered_on(kind):
+    model, steps = scripted(20, kind=kind), []
     control = Control(on_draft=lambda ids, step: steps.append(step))
     best = searched(model, control=control)[0]
     assert best.forwards == len(model.batches)
-    probing = INFILL.probe_steps
-    assert steps == list(range(probing + 1, best.forwards + 1))
+    reads = kind is SealedDenoiser  # which needs a forward after each batch, and gives no draft
+    assert steps[0] == INFILL.probe_steps + reads + 1
+    assert steps == sorted(set(steps)) and steps[-1] == best.forwards - reads
+    if not reads:
+        assert steps == list(range(INFILL.probe_steps + 1, best.forwards + 1))
 
 
 @pytest.mark.parametrize(
@@ -166,15 +226,16 @@ QUICK = replace(INFILL, max_steps=4, repairs=2)
 
 
 @settings(max_examples=40, deadline=None)
-@given(TEXTS, TEXTS.filter(len), LYING)
-def test_what_is_clamped_stays_and_is_never_repeated(middle, suffix, lies):
+@given(TEXTS, TEXTS.filter(len), LYING, st.sampled_from([ScriptedDenoiser, SealedDenoiser]))
+def test_what_is_clamped_stays_and_is_never_repeated(middle, suffix, lies, kind):
     """Texts of few words, full of repetitions, and a model that lies in all ways."""
-    model = ScriptedDenoiser(middle, suffix, lies)
+    model = kind(middle, suffix, lies)
     for answer in searched(model, QUICK):
         shared = lengths.overlap(answer.ids, suffix)
         assert shared < INFILL.overlap
+        assert len(answer.log_probabilities) == len(answer.ids)
     assert model.seen
-    for shown in model.seen:
+    for shown in model.seen if kind is ScriptedDenoiser else ():
         assert shown[-len(suffix) :] == suffix
 
 
@@ -190,17 +251,21 @@ def forwards_as_time(monkeypatch):
     return watch
 
 
-def test_at_any_deadline_the_best_so_far_is_given_and_marked(forwards_as_time):
-    whole = forwards_as_time(scripted(13))
+@BOTH
+def test_at_any_deadline_the_best_so_far_is_given_and_marked(forwards_as_time, kind):
+    whole = forwards_as_time(scripted(13, kind=kind))
     last = searched(whole)[0].forwards
     for moment in range(1, last):
-        model = forwards_as_time(scripted(13))
-        best = searched(model, control=Control(deadline=moment))[0]
+        model = forwards_as_time(scripted(13, kind=kind))
+        answers = searched(model, control=Control(deadline=moment))
+        best = answers[0]
         assert best.stop is StopReason.DEADLINE
         assert len(model.batches) == best.forwards == moment
-        assert len(best.ids) <= LIMIT
-        assert len(best.log_probabilities) == len(best.ids)
-    model = forwards_as_time(scripted(13))
+        for one in answers:
+            assert len(one.ids) <= LIMIT
+            assert len(one.log_probabilities) == len(one.ids)
+            assert lengths.overlap(one.ids, model.suffix) < INFILL.overlap
+    model = forwards_as_time(scripted(13, kind=kind))
     assert searched(model, control=Control(deadline=last + 1))[0].stop is StopReason.COMPLETE
 
 
@@ -218,10 +283,22 @@ def test_a_canvas_that_was_only_begun_does_not_replace_a_better_one_of_the_probe
     assert len(model.batches) == after
 
 
-def test_cancelled_before_any_forward_nothing_more_is_done():
-    last = searched(scripted(13))[0].forwards
+def test_what_no_reading_has_judged_does_not_come_before_what_one_has(forwards_as_time):
+    """The right length was read after the probe; the deadline passes within the next step."""
+    wrong = frozenset({2, 4, 16})
+    lies = {"sure_of": wrong, "jumbled": wrong}
+    model = forwards_as_time(scripted(8, kind=SealedDenoiser, **lies))
+    few = replace(INFILL, lengths=(2, 4, 8, 16))
+    after = few.probe_steps + 2
+    assert searched(model, few, Control(deadline=after))[0].ids == tuple(model.middle)
+    assert len(model.batches) == after
+
+
+@BOTH
+def test_cancelled_before_any_forward_nothing_more_is_done(kind):
+    last = searched(scripted(13, kind=kind))[0].forwards
     for moment in range(last):
-        model = scripted(13)
+        model = scripted(13, kind=kind)
         control = Control(cancelled=lambda made=model.batches, at=moment: len(made) >= at)
         with pytest.raises(Cancelled):
             searched(model, control=control)
