@@ -35,7 +35,7 @@ from engine.train.adapt import DOCUMENT, adapt, newline_table, stored_name
 from engine.train.objective import NO_TARGET, Example, Ids, Recipe
 from engine.train.passes import Batch, Passes
 
-# What CPU cores can learn from in an hour: shorter windows, more holes in each, fewer and shorter canvases.
+# What a CPU can learn from in an hour: shorter windows, more holes in each, fewer and shorter canvases.
 ADAPTER_RECIPE = Recipe(
     window=512,
     holes=24,
