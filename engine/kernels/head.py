@@ -75,7 +75,7 @@ def believe(
         **constants,
         BLOCK_M=block_m,
         BLOCK_N=_BLOCK_N,
-        num_warps=8 if block_m == most or few_bits and block_m == 16 else 4,  # 32 of them spill
+        num_warps=8 if block_m == most or (few_bits and block_m == 16) else 4,  # 32 of them spill
         num_stages=3,
     )
     entropy, log_best, highest, chosen, target = choosing.chosen_groups(sums, uniform, count)
