@@ -64,7 +64,8 @@ def believe(
         return torch.empty(shape, dtype=dtype, device=hidden.device)
 
     sums = empty(3, rows, groups)
-    most = 128 if parts.form == "whole" else 64  # numbers from 4 bits need registers
+    few_bits = parts.form != "whole"
+    most = 64 if few_bits else 128  # numbers from 4 bits need registers
     block_m = min(most, max(16, launch.power_of_two(rows)))
     launch.run(
         _sum_groups,
@@ -74,7 +75,7 @@ def believe(
         **constants,
         BLOCK_M=block_m,
         BLOCK_N=_BLOCK_N,
-        num_warps=8 if block_m == most or parts.form != "whole" else 4,
+        num_warps=8 if block_m == most or (few_bits and block_m == 16) else 4,  # 32 of them spill
         num_stages=3,
     )
     entropy, log_best, highest, chosen, target = choosing.chosen_groups(sums, uniform, count)
@@ -84,7 +85,7 @@ def believe(
         (kept, rows),
         *(*scored, chosen, scores),
         **constants,
-        num_warps=4 if parts.form == "whole" else 2,
+        num_warps=2 if few_bits else 4,
         num_stages=3,
     )
     likely, drawn = empty(rows, count, dtype=torch.int64), empty(rows, dtype=torch.int64)
