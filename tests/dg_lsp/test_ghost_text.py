@@ -170,7 +170,7 @@ def test_no_text_makes_a_filter_raise(left, right, text, language):
     for offered in (kept, *choice.answers(kept, snapshot)):
         assert 0 <= ghost_text.covered(offered, snapshot) <= len(snapshot.line_right)
         assert kept.startswith(offered)
-    for offer in choice.offers(answer(text), snapshot):
+    for offer in choice.offers(answer(text), snapshot, 0.0):
         assert offer.text in kept and offer.confidence == 1
 
 
