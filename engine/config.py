@@ -269,7 +269,7 @@ class BeamConfig:
     """
 
     width: int = 4
-    behind: float = 4.0
+    behind: float = 3.0
     lead: float = -1.0
     own: float = 0.5
     suffix: float = 0.5
