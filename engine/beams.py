@@ -37,10 +37,12 @@ def fill(
     max_tokens: int,
     allowed: Allowed = lambda ids: None,
     offered: Sequence[Ids] = (),
+    propose: Callable[[Sequence[int], int], Sequence[int]] = lambda ids, room: (),
 ) -> list[Filled]:
     """The likeliest texts for the hole of `canvas`, the best first, and those `offered`.
 
-    `stop_at` and `allowed` are those of `causal.decode`. All texts have all forwards that were made. At
+    `stop_at`, `allowed` and `propose`, which is asked where one text is left, are those of
+    `causal.decode`. All texts have all forwards that were made. At
     the deadline those that have ended are the answer, or else the best beginning. The cache is left
     as it was.
     """
@@ -53,6 +55,9 @@ def fill(
         while live := _unfinished(texts, policy):
             if unknown := [text.ids for text in live if text.ids not in beliefs]:
                 control.check()
+                if len(unknown) == 1:
+                    draft = propose(unknown[0], max_tokens - len(unknown[0]) - 1)
+                    unknown += [(*unknown[0], *draft[:end]) for end in range(1, len(draft) + 1)]
                 beliefs.ask(unknown)
             for text in live:
                 grown = _grown(text, beliefs, policy.width, stop_at, allowed, max_tokens)

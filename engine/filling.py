@@ -239,9 +239,10 @@ class Filling:
             )
         offered = [ids for text in texts if 0 < len(ids := wording.ids(text)) <= most]
         control = self._control
+        propose = self._drafter(in_hole=True).propose if self._config.drafts else _nothing
         fills = beams.fill(
             self._model, cache, canvas, policy, wording.stop, control,
-            max_tokens=most, allowed=self._allowed, offered=offered,
+            max_tokens=most, allowed=self._allowed, offered=offered, propose=propose,
         )  # fmt: skip
         alike: dict[str, list[Filled]] = {}
         for fill in fills:
@@ -273,17 +274,17 @@ class Filling:
 
     def _steered(self, *, in_hole: bool) -> dict[str, Any]:
         """What decoding from left to right is told of the request."""
-        drafter = self._drafter(in_hole)
+        drafter = self._drafter(in_hole=in_hole)
         return {
             "stop_at": self._wording.stop,
             "control": self._control,
             "allowed": self._allowed,
             "favoured": drafter.favoured if self._config.favour_copies else lambda ids: None,
-            "propose": drafter.propose if self._config.drafts else lambda ids, room: (),
+            "propose": drafter.propose if self._config.drafts else _nothing,
             "timed": self._parts.pace.saw,
         }
 
-    def _drafter(self, in_hole: bool) -> Drafter:
+    def _drafter(self, *, in_hole: bool) -> Drafter:
         request, healed = self._request, self._prompt.healed
         canvas = self._model.config.canvas
         earlier = self._earlier(self._config.warm_start)
@@ -397,6 +398,10 @@ class Filling:
             judge(filled, line) if line != text else None,
             tuple(judge(other, read) for read, other in others.items() if read != text),
         )
+
+
+def _nothing(ids: Sequence[int], room: int) -> Sequence[int]:
+    return ()
 
 
 def _together(logs: Sequence[float]) -> float:

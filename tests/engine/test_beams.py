@@ -127,6 +127,21 @@ def test_what_is_offered_is_judged_in_the_first_forward_and_listed_once(model):
     assert again[0].forwards == 1, "all that is written then was asked about before"
 
 
+def test_where_one_text_is_left_a_draft_of_it_saves_forwards_and_changes_nothing(model):
+    one = BeamConfig(width=1, behind=1e-6)
+    plain = search(model, one, max_tokens=HOLE.hole)
+    text = plain[0].ids
+    for draft in (text, (*text[:2], 99, 98), (97,)):
+
+        def propose(ids, room, draft=draft):
+            return draft[len(ids) : len(ids) + room]
+
+        (drafted,) = search(model, one, max_tokens=HOLE.hole, propose=propose)
+        assert (drafted.ids, drafted.stop) == (text, plain[0].stop)
+        assert drafted.log_probabilities == pytest.approx(plain[0].log_probabilities, abs=1e-4)
+        assert (drafted.forwards < plain[0].forwards) == (draft != (97,))
+
+
 def test_a_text_stops_where_the_caller_says(model):
     def stop_at(ids):
         return StopReason.LINE if ids[-1] == 31 else None
