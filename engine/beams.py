@@ -41,10 +41,9 @@ def fill(
 ) -> list[Filled]:
     """The likeliest texts for the hole of `canvas`, the best first, and those `offered`.
 
-    `stop_at`, `allowed` and `propose`, which is asked where one text is left, are those of
-    `causal.decode`. All texts have all forwards that were made. At
-    the deadline those that have ended are the answer, or else the best beginning. The cache is left
-    as it was.
+    `stop_at`, `allowed` and `propose`, which is asked where a forward has one text to go on with, are
+    those of `causal.decode`. All texts have all forwards that were made. At the deadline those that
+    have ended are the answer, or else the best beginning. The cache is left as it was.
     """
     control.check()
     with sealed(model, cache, canvas) as shift:
@@ -111,9 +110,11 @@ def _grown(
     if choices is not None:
         logs = torch.full_like(logs, -torch.inf).index_copy(0, choices, logs[choices])
     for log, token in zip(*(part.tolist() for part in logs.topk(width)), strict=True):
+        if log == -torch.inf:
+            break  # fewer are allowed
         if token in beliefs.ends:
             grown.append(replace(text, end=log, stop=StopReason.COMPLETE))
-        elif log > -torch.inf:
+        else:
             ids = (*text.ids, token)
             stop = stop_at(ids) or (StopReason.LENGTH if len(ids) >= max_tokens else None)
             grown.append(_Text(ids, (*text.logs, log), None, stop))

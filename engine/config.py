@@ -289,7 +289,8 @@ class EngineConfig:
     `threads` 0 takes those cores that others leave alone; `max_prompt_tokens` and `cache_bytes` (of all
     prefixes) None let the device decide.
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
-    the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it.
+    the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it
+    (one text at a time only: see `beams`).
     `beams` writes a hole in several ways at once and takes the one that both sides of it speak for, or
     with `rivals` a copy in its place; None writes the likeliest token each time.
     `soft_tokens` makes self-conditioning mix the embeddings of the likeliest few only, which on a GPU

@@ -35,6 +35,7 @@ class Tree:
 
         One forward over all of their tokens that were not.
         """
+        assert not any(ids in self._rows for ids in texts), "a text was encoded before"
         self._cache.commit(self._new)
         first = len(self._rows)
         beginnings = dict.fromkeys(ids[:end] for ids in texts for end in range(1, len(ids) + 1))

@@ -7,9 +7,8 @@ import pytest
 
 from engine import beams
 from engine import request as vocabulary
-from engine.config import BeamConfig, CanvasConfig, EngineConfig
+from engine.config import BeamConfig, EngineConfig
 from engine.infill import Filled
-from engine.model import Transformer
 from engine.request import InfillRequest, InfillResult, Mode, StopReason
 from engine.runtime import Engine
 from engine.tokenizer import Tokenizer
@@ -35,18 +34,7 @@ def engine(tmp_path_factory) -> Engine:
     directory = tmp_path_factory.mktemp("sealed")
     tiny.llama(directory, seed=4, bos_token_id=2)
     tokenizer = Tokenizer.from_directory(directory)
-    loaded = tiny.load_ours(directory)
-    canvas = CanvasConfig(
-        length=128,
-        noise="mask",
-        mask_id=0,
-        empty_id=3,
-        shifted=True,
-        self_conditioning=False,
-        sealed_suffix=True,
-    )
-    model = Transformer(replace(loaded.config, canvas=canvas)).requires_grad_(False)
-    model.load_state_dict(loaded.state_dict())
+    model = tiny.sealed(tiny.load_ours(directory), length=128)
     texts = [tokenizer.decode([i]) for i in range(tiny.VOCAB)]
     odd = [i for i, text in enumerate(texts) if not (text and text.isascii())]
     model.embed_tokens.weight[odd] = 0  # a logit of 0 is never the highest

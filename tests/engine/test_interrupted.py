@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine import filling, infill
-from engine.config import CanvasConfig, EngineConfig, InfillConfig, LongHoleConfig, SamplerConfig
+from engine.config import EngineConfig, InfillConfig, LongHoleConfig, SamplerConfig
 from engine.errors import Cancelled
 from engine.model import Transformer
 from engine.request import InfillRequest, Mode, StopReason
@@ -53,18 +53,7 @@ def loaded(tmp_path_factory):
         config = EngineConfig(model=directory, device="cpu", **SETUP)
         models[name] = config, tiny.load_ours(directory), Tokenizer.from_directory(directory)
     config, causal, tokenizer = models["sealed"]
-    canvas = CanvasConfig(
-        length=48,
-        noise="mask",
-        mask_id=0,
-        empty_id=3,
-        shifted=True,
-        self_conditioning=False,
-        sealed_suffix=True,
-    )
-    model = Transformer(replace(causal.config, canvas=canvas)).requires_grad_(False)
-    model.load_state_dict(causal.state_dict())
-    models["sealed"] = config, model, tokenizer
+    models["sealed"] = config, tiny.sealed(causal, length=48), tokenizer
     return models
 
 

@@ -1,7 +1,7 @@
 """Tiny random models of each family, made by transformers: the oracle of the parity tests."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tokenizers
@@ -12,7 +12,7 @@ from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionG
 from transformers.models.gemma4 import Gemma4VisionConfig
 
 from engine import storage
-from engine.config import ModelConfig
+from engine.config import CanvasConfig, ModelConfig
 from engine.model import Transformer
 from engine.storage import Pools
 
@@ -90,6 +90,22 @@ def load_ours(directory: Path) -> Transformer:
     from engine.loading import load_model
 
     return load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def sealed(causal: Transformer, length: int) -> Transformer:
+    """The same weights with a canvas of `length` that empty slots end and whose suffix is sealed."""
+    canvas = CanvasConfig(
+        length=length,
+        noise="mask",
+        mask_id=0,
+        empty_id=3,
+        shifted=True,
+        self_conditioning=False,
+        sealed_suffix=True,
+    )
+    model = Transformer(replace(causal.config, canvas=canvas)).requires_grad_(False)
+    model.load_state_dict(causal.state_dict())
+    return model
 
 
 def pools(model: Transformer, longest: int = 100, prefixes: int = 3) -> Pools:
