@@ -127,6 +127,7 @@ def test_two_buffers_have_their_own(typed):
 def test_nothing_is_asked_where_nobody_wants_it(typed, spoil):
     nvim = typed("")
     nvim.command(spoil)
+    nvim.settle()
     before = nvim.asked
     nvim.type(HELLO)
     nvim.settle()
@@ -163,6 +164,7 @@ def test_virtual_space_and_folds_do_no_harm(typed):
     nvim.call("accept")
     assert nvim.lines == ["one", HELLO + "hello world", "three", "four"]
     assert nvim.eval("foldclosed(3)") == 3
+    nvim.settle()
     before = nvim.asked
     nvim.type("<Esc>gg10li")
     nvim.settle()
