@@ -41,7 +41,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.server
 
 # The embedded diffusion model: corpus, then training, resumed where it was left. On a GPU: TORCH=cuda.
-# EXCLUDE='PATH...': evaluation sets, such as HumanEval-Infilling, that must not leak into the corpus.
+# EXCLUDE='PATH...': evaluation sets besides HumanEval and the held-out packages that must not leak into the corpus.
 # CORPUS='OPTION...': for the corpus builder, such as --no-npm where npm is not installed.
 TRAIN ?= build/train
 STEPS ?= 20000

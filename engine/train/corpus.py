@@ -53,7 +53,7 @@ def build(options: Options, progress: Progress = lambda fraction, what: None) ->
     tokenizer = Tokenizer.from_directory(tokenizer_directory)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / shards.MANIFEST).unlink(missing_ok=True)  # nothing is finished until it is
-    forbidden = leaks.forbidden(options.exclude)
+    forbidden = leaks.forbidden(options.exclude, leaks.humaneval())
     for package in options.held_out:
         leaks.forbid_files(forbidden, selection.archived(package, options.out))
     ledger = selection.Ledger()
@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="smollm2-135m", help="whose tokenizer encodes")
     parser.add_argument("--exclude", nargs="+", type=Path, default=[], metavar="PATH",
-                        help="evaluation sets: *.jsonl[.gz] files or source trees")  # fmt: skip
+                        help="more evaluation sets than HumanEval: *.jsonl[.gz] files or source trees")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the packages and licences")
     return parser
 

@@ -1,14 +1,19 @@
 """What the evaluation uses, read so that the corpus can be kept clear of it.
 
-Knows the two forms evaluation data has here: problems as JSON lines, and source trees.
+Knows the two forms evaluation data has here: problems as JSON lines, and source trees. HumanEval's
+problems are forbidden without their files: `humaneval.npz` has the hashes of their lines, written by
+`python -m engine.train.leaks DIR` from a folder of HumanEval-Infilling.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from engine.errors import EngineError
 from engine.train.dedup import Forbidden
@@ -16,11 +21,21 @@ from engine.train.languages import language_of
 from engine.train.sources import SourceFile
 
 _FIELDS = ("prompt", "canonical_solution", "suffix")
+_HUMANEVAL = Path(__file__).with_name("humaneval.npz")
 
 
-def forbidden(paths: Iterable[Path]) -> Forbidden:
-    """Everything in the problem files (`*.jsonl`, `*.jsonl.gz`) and source trees given."""
-    found = Forbidden()
+def humaneval() -> Forbidden:
+    """HumanEval's problems."""
+    with np.load(_HUMANEVAL, allow_pickle=False) as hashes:
+        return Forbidden(set(hashes["windows"].tolist()), set(hashes["lines"].tolist()))
+
+
+def forbidden(paths: Iterable[Path], found: Forbidden | None = None) -> Forbidden:
+    """Everything in the problem files (`*.jsonl`, `*.jsonl.gz`) and source trees given.
+
+    With `found` it is added to that.
+    """
+    found = found or Forbidden()
     for path in paths:
         if path.is_dir():
             inner = [p for p in sorted(path.rglob("*")) if p.is_file()]
@@ -60,3 +75,17 @@ def _forbid_problems(found: Forbidden, path: Path) -> None:
     for text, entry_point in sorted(problems):
         start = f"def {entry_point}("
         found.add(text, next((line for line in text.split("\n") if line.startswith(start)), ""))
+
+
+def main(folder: Path) -> None:
+    """Writes the hashes of the problems in `folder`, the same bytes each time."""
+    found = forbidden([folder])
+    hashes = {
+        name: np.array(sorted(some), np.uint64)
+        for name, some in (("windows", found.windows), ("lines", found.lines))
+    }
+    np.savez(_HUMANEVAL, **hashes)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

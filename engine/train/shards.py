@@ -7,8 +7,10 @@ encode only the few tokens at a cut anew. Knows nothing of where documents come 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from engine.errors import EngineError
 MANIFEST = "manifest.json"
 NAME = re.compile(r"[0-9a-f]{12}-\d{4}\.(npz|part)")  # of a shard, whole or torn
 SHARD_BYTES = 28_000_000  # of ids before compression, so that a shard is never above 30 MB
+_HELD_OUT = 100  # one file in so many is not learnt from
 Ids = NDArray[np.unsignedinteger[Any]]
 
 
@@ -70,24 +73,41 @@ def windows(
 ) -> Callable[[int], Iterator[NDArray[np.int64]]]:
     """The corpus as one stream of documents with separators, cut into windows; epochs go on.
 
-    What it returns gives the windows from the n-th on.
+    What it returns gives the windows from the n-th on. Held-out files are not in it.
     """
 
-    def stream(skip: int) -> Iterator[NDArray[np.int64]]:
-        rest = np.empty(0, np.int64)
-        epoch = 0
-        while True:
+    def documents() -> Iterator[Document]:
+        for epoch in itertools.count():
+            empty = True
             for document in iterate(folder, seed, epoch):
-                rest = np.concatenate((rest, [separator], document.ids.astype(np.int64)))
-                while len(rest) >= length:
-                    if skip > 0:
-                        skip -= 1
-                    else:
-                        yield rest[:length]
-                    rest = rest[length:]
-            epoch += 1
+                if not is_held_out(document.origin):
+                    empty = False
+                    yield document
+            if empty:
+                raise EngineError(f"{folder} has no text to learn from; build a larger corpus")
 
-    return stream
+    return lambda skip: itertools.islice(_cut(documents(), length, separator), skip, None)
+
+
+def held_out(folder: Path, length: int, separator: int, count: int) -> list[NDArray[np.int64]]:
+    """The first `count` windows of the held-out files; fewer where these are too short."""
+    files = (each for each in iterate(folder, seed=0, epoch=0) if is_held_out(each.origin))
+    return list(itertools.islice(_cut(files, length, separator), count))
+
+
+def is_held_out(origin: Origin) -> bool:
+    """Whether a file is kept for probes: one in _HELD_OUT, by its name, all pieces of it alike."""
+    return zlib.crc32(f"{origin.package}/{origin.path}".encode()) % _HELD_OUT == 0
+
+
+def _cut(documents: Iterable[Document], length: int, separator: int) -> Iterator[NDArray[np.int64]]:
+    """[separator | document | separator | document ...] in windows of `length`."""
+    rest = np.empty(0, np.int64)
+    for document in documents:
+        rest = np.concatenate((rest, [separator], document.ids.astype(np.int64)))
+        while len(rest) >= length:
+            yield rest[:length]
+            rest = rest[length:]
 
 
 def read_shard(path: Path) -> list[Document]:

@@ -34,6 +34,7 @@ from engine.train import distil, objective, runs, shards
 from engine.train.adapt import DOCUMENT, adapt, newline_table, stored_name
 from engine.train.objective import NO_TARGET, Example, Ids, Recipe
 from engine.train.passes import Batch, Passes
+from engine.train.probe import Probe
 
 # What a CPU can learn from in an hour: shorter windows, more holes in each, fewer and shorter canvases.
 ADAPTER_RECIPE = Recipe(
@@ -46,6 +47,8 @@ ADAPTER_RECIPE = Recipe(
     longest_canvas=8,
     causal_weight=0.0,
 )
+PROBE = 8  # windows of held-out files, with PROBE_HOLES holes each
+PROBE_HOLES = 4
 FEW_STEPS = 3  # canvases as filling shows them before its first three forwards
 
 
@@ -89,23 +92,35 @@ class Trainer:
         )
 
     def run(
-        self, windows: Callable[[int], Iterator[Ids]], log: Callable[[dict[str, float]], None]
+        self,
+        windows: Callable[[int], Iterator[Ids]],
+        log: Callable[[dict[str, float]], None],
+        probe: Probe | None = None,
     ) -> bool:
         """Trains until the last step (true) or until the minutes are over (false); saves at the end.
 
-        `windows(n)` gives the run's windows of text from the n-th on.
+        `windows(n)` gives the run's windows of text from the n-th on. What `probe` finds is logged
+        whenever the state is saved.
         """
-        begun = time.monotonic()
+        begun, first = time.monotonic(), self.step
         stream = windows(self.step * self.options.batch)
-        while self.step < self.options.steps:
-            if time.monotonic() - begun >= 60 * self.options.minutes:
-                break
+        while True:
+            late = time.monotonic() - begun >= 60 * self.options.minutes
+            over = late or self.step >= self.options.steps
+            if over or (self.step > first and self.step % self.options.save_every == 0):
+                self.save()
+                if probe:
+                    log({"step": self.step, **self.probed(probe)})
+            if over:
+                return self.step >= self.options.steps
             figures = self.advance([next(stream) for _ in range(self.options.batch)])
             log({"step": self.step, **figures, "seconds": round(time.monotonic() - begun, 2)})
-            if self.step % self.options.save_every == 0:
-                self.save()
-        self.save()
-        return self.step >= self.options.steps
+
+    def probed(self, probe: Probe) -> dict[str, float]:
+        """What `probe` finds of the weights as they are, not averaged."""
+        with self._precision():
+            figures = probe.figures(self.model)
+        return {f"probe: {name}": value for name, value in figures.items()}
 
     def advance(self, windows: Sequence[Ids]) -> dict[str, float]:
         """One step on `windows`; returns its loss and accuracies."""
@@ -175,7 +190,7 @@ class Trainer:
 
     def loss(self, windows: Sequence[Ids]) -> tuple[Tensor, dict[str, float]]:
         """Loss of this step's holes in `windows`, to be minimised, and accuracies."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+        with self._precision():
             passes = Passes(self.model, windows)
             batch = Batch.of(self._examples(passes), self._device)
             rows = batch.asked if self._adapters else batch.targets != NO_TARGET
@@ -221,6 +236,11 @@ class Trainer:
             objective.example(window, self._newline, size, canvas, options.recipe, draw)
             for window, draw in drawn
         ]
+
+    def _precision(self) -> torch.autocast:
+        """bfloat16 on a GPU."""
+        on_gpu = self._device.type == "cuda"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=on_gpu)
 
     def _shows_beliefs(self) -> bool:
         """Whether this step's canvases are shown what a first pass believed."""
@@ -319,7 +339,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Frozen weights take the precision that is fastest here.
         dtype = native_dtype(device) if rank else torch.float32
         model, tokenizer = adapt(base, recipe, device, rank=rank, dtype=dtype, seed=given.seed)
-        trainer = Trainer(model, newline_table(tokenizer, model.config.vocab_size), options)
+        newline = newline_table(tokenizer, model.config.vocab_size)
+        trainer = Trainer(model, newline, options)
         if trainer.resume():
             sys.stderr.write(f"resumed at step {trainer.step} of {options.steps}\n")
         elif before:
@@ -328,7 +349,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trainer.start_from(_learnt(resolve_model(given.start), trainer.average))
         separator = tokenizer.special(DOCUMENT)
         windows = shards.windows(given.corpus, recipe.window, separator, options.seed)
-        done = trainer.run(windows, _print)
+        held_out = shards.held_out(given.corpus, recipe.window, separator, PROBE)
+        asked = replace(recipe, holes=PROBE_HOLES, random_noise=0.0, few_steps=0)
+        probe = Probe(held_out, newline, asked) if held_out else None
+        done = trainer.run(windows, _print, probe)
         trainer.export(options.out / "model", base)
     except EngineError as error:
         sys.stderr.write(f"train: {error}\n")

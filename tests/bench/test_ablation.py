@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 
 from bench import ablation
-from bench.ablation import RECIPE, VARIANTS, Tally, Variant
-from engine.train import objective
+from bench.ablation import RECIPE, VARIANTS, Variant
+from engine.train import objective, shards
 from engine.train.shards import Document, Origin
 from tests.engine.train.test_trainer import CPU, base
 
 __all__ = ["base"]  # the fixture
-EMPTY = 4
 
 
 @pytest.fixture
 def corpus(monkeypatch):
-    """Text without end, and the first window of it that is held out."""
+    """Text without end in files of 700 tokens."""
 
     def documents(folder, seed, epoch):
         for number in itertools.count():
@@ -27,8 +26,14 @@ def corpus(monkeypatch):
             yield Document(Origin("package", f"{number}.py", 1), ids.astype(np.uint16))
 
     monkeypatch.setattr("engine.train.shards.iterate", documents)
-    monkeypatch.setattr(ablation, "HELD_OUT", 40)
-    return ablation.Corpus("folder", 0, held_out=2)
+
+
+@pytest.fixture
+def text(corpus):
+    return ablation.Text(
+        windows=shards.windows("folder", RECIPE.window, 0, seed=0),
+        held_out=shards.held_out("folder", RECIPE.window, 0, 2),
+    )
 
 
 def test_every_variant_but_the_first_changes_something():
@@ -38,14 +43,7 @@ def test_every_variant_but_the_first_changes_something():
     assert len(set(others)) == len(others)
 
 
-def test_no_run_learns_from_what_is_held_out(corpus):
-    learnt = list(itertools.islice(corpus.training(), ablation.HELD_OUT))
-    assert not any(np.array_equal(a, b) for a in learnt for b in corpus.held_out)
-    again = itertools.islice(corpus.training(), 3)
-    assert all(np.array_equal(a, b) for a, b in zip(again, learnt, strict=False))
-
-
-def test_all_variants_fill_the_same_holes_with_the_same_noise(base, corpus, monkeypatch):
+def test_all_variants_fill_the_same_holes_with_the_same_noise(base, text, monkeypatch):
     laid_out = []
     original = objective.laid_out
 
@@ -58,30 +56,10 @@ def test_all_variants_fill_the_same_holes_with_the_same_noise(base, corpus, monk
     monkeypatch.setattr(objective, "laid_out", spy)
     aligned = replace(RECIPE, shifted=False, self_conditioning=0.5, random_noise=0.5)
     for variant in (Variant(rank=4), Variant(recipe=aligned, rank=0, seed=1)):
-        figures = ablation.measure("", variant, base, corpus, 2, CPU)
+        figures = ablation.measure("", variant, base, text, 2, CPU)
         assert figures["steps"] == 2
     first, second = laid_out[:2], laid_out[2:]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("best", "right", "end", "exact"),
-    [
-        ([7, 8, EMPTY, EMPTY], 1, 1, 1),
-        ([7, 8, EMPTY, 9], 1, 1, 1),  # nobody sees what stands behind the end
-        ([7, 9, EMPTY, EMPTY], 0.5, 1, 0),
-        ([7, EMPTY, EMPTY, EMPTY], 0.5, 0, 0),
-        ([7, 8, 9, 9], 1, 0, 0),
-    ],
-)
-def test_a_canvas_is_exact_up_to_its_end(best, right, end, exact):
-    tally = Tally()
-    wanted = np.array([7, 8, EMPTY, EMPTY])
-    tally.count("all noised", np.array(best), wanted, np.zeros(4, np.float32), EMPTY)
-    found = [
-        np.mean(tally.answers[f"all noised: {name}"]) for name in ("right", "end right", "exact")
-    ]
-    assert found == [right, end, exact]
 
 
 def test_the_command_prints_a_table_and_one_json_line(base, corpus, monkeypatch, capsys):
@@ -93,9 +71,3 @@ def test_the_command_prints_a_table_and_one_json_line(base, corpus, monkeypatch,
     assert table[2].startswith("| as it is | ")
     assert len({row.count("|") for row in table}) == 1
     assert json.loads(last)["runs"].keys() == {"as it is"}
-
-
-def test_runs_that_would_reach_the_held_out_text_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        ablation.main(["--corpus", "folder", "--steps", str(ablation.HELD_OUT + 1)])
-    assert "where the held-out text begins" in capsys.readouterr().err

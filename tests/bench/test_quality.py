@@ -300,6 +300,16 @@ def test_the_quick_subset_takes_fewer_of_the_same_holes(run, tree, tmp_path, one
     assert [row["hole"] for row in results(tmp_path)] == every[:2]
 
 
+def test_with_baselines_the_quick_subset_is_half_as_large(
+    run, tree, model, tmp_path, one_line_only
+):
+    run("--tree", tree, "--model", model, "--systems", "copy,engine", "--quick")
+    every = [row["hole"] for row in results(tmp_path) if row["system"] == "copy"]
+    (tmp_path / "out" / "results.jsonl").unlink()
+    run("--tree", tree, "--model", model, "--systems", "copy,causal,fim", "--quick")
+    assert [row["hole"] for row in results(tmp_path) if row["system"] == "copy"] == every[:1]
+
+
 def test_the_quick_subset_has_the_same_python_whatever_stands_beside_it(
     run, tree, tmp_path, one_line_only, monkeypatch
 ):

@@ -26,6 +26,28 @@ def write(path, rows):
     return path
 
 
+# HumanEval/0 (OpenAI, MIT licence), its parameters renamed and its docstring gone.
+KNOWN = """
+def near(values, limit):
+    for idx, elem in enumerate(numbers):
+        for idx2, elem2 in enumerate(numbers):
+            if idx != idx2:
+                distance = abs(elem - elem2)
+                if distance < threshold:
+                    return True
+    return False
+"""
+
+
+def test_problems_of_humaneval_are_forbidden_without_their_files():
+    found = leaks.humaneval()
+    assert found.touches(module("walk") + KNOWN)
+    assert found.touches("def truncate_number(number: float) -> float:\n    ...\n")
+    assert not found.touches(module("walk"))
+    more = leaks.forbidden([], found)
+    assert more.touches(KNOWN)
+
+
 @pytest.mark.parametrize("name", ["one.jsonl.gz", "one.jsonl"])
 def test_a_problem_is_forbidden_where_the_hole_was_filled(tmp_path, name):
     found = leaks.forbidden([write(tmp_path / name, [ROW, {**ROW, "task_id": "1"}])])

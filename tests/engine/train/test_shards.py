@@ -96,3 +96,24 @@ def test_the_corpus_is_one_stream_with_separators_that_can_be_entered_anywhere(m
     ]
     entered = list(itertools.islice(windows(3), 5))
     assert all(np.array_equal(a, b) for a, b in zip(entered, whole[3:], strict=True))
+
+
+def test_files_that_are_held_out_are_in_no_window_to_learn_from(tmp_path):
+    """All pieces of a file are on one side."""
+    written(tmp_path, count=400)
+    separator, length = 60_001, 51  # one document with its separator
+    learnt = list(itertools.islice(shards.windows(tmp_path, length, separator, seed=3)(0), 800))
+    kept = shards.held_out(tmp_path, length, separator, 400)
+    firsts = [{int(window[1]) for window in some} for some in (learnt, kept)]
+    assert firsts[0].isdisjoint(firsts[1])
+    assert len(firsts[0] | firsts[1]) == 400 and 0 < len(firsts[1]) < 20
+    assert len(shards.held_out(tmp_path, length, separator, 1)) == 1
+    assert shards.is_held_out(Origin("p", "p/m1.py", 1)) == shards.is_held_out(
+        Origin("p", "p/m1.py", 900)
+    )
+
+
+def test_a_corpus_with_nothing_to_learn_from_is_said(monkeypatch):
+    monkeypatch.setattr("engine.train.shards.iterate", lambda folder, seed, epoch: iter(()))
+    with pytest.raises(EngineError, match="folder has no text to learn from; build a larger"):
+        next(shards.windows("folder", 4, 0, seed=1)(0))

@@ -21,6 +21,7 @@ from engine.train import objective
 from engine.train.adapt import DOCUMENT, EMPTY, MASK, adapt, newline_table
 from engine.train.objective import Recipe
 from engine.train.passes import Batch, Passes, may_see
+from engine.train.probe import Probe
 from engine.train.trainer import Options, Trainer
 from tests.engine import tiny
 
@@ -250,6 +251,17 @@ def test_when_the_minutes_are_over_the_run_pauses_with_its_state_saved(base, tmp
     again = make_trainer(base, make_options(tmp_path))
     assert again.resume()
     assert again.step == 0
+
+
+def test_what_a_probe_finds_is_logged_whenever_the_state_is_saved(base, tmp_path):
+    trainer = make_trainer(base, make_options(tmp_path, steps=5, save_every=2))
+    newline = np.zeros(trainer.model.config.vocab_size, np.bool_)
+    probe = Probe([next(periodic_windows(700))], newline, RECIPE)
+    logged = []
+    trainer.run(periodic_windows, logged.append, probe)
+    probed = [line for line in logged if "probe: written exact" in line]
+    assert [line["step"] for line in probed] == [2, 4, 5]
+    assert [line["step"] for line in logged if "loss" in line] == [1, 2, 3, 4, 5]
 
 
 def test_a_state_of_another_run_is_refused(base, tmp_path):
