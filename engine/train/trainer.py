@@ -352,6 +352,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         held_out = shards.held_out(given.corpus, recipe.window, separator, PROBE)
         asked = replace(recipe, holes=PROBE_HOLES, random_noise=0.0, few_steps=0)
         probe = Probe(held_out, newline, asked) if held_out else None
+        if probe is None:
+            sys.stderr.write(f"{given.corpus} is too small to hold files out: no probe\n")
         done = trainer.run(windows, _print, probe)
         trainer.export(options.out / "model", base)
     except EngineError as error:

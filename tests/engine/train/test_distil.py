@@ -215,9 +215,9 @@ def test_the_command_takes_weights_recipe_and_rank_from_a_run_or_weights_from_a_
     made = []
 
     class Spied(trainer.Trainer):
-        def run(self, windows, log):
+        def run(self, *given):
             made.append({name: value.clone() for name, value in self.average.items()})
-            return super().run(windows, log)
+            return super().run(*given)
 
     def documents(folder, seed, epoch):
         ids = np.concatenate(list(itertools.islice(periodic_windows(0), 30)))
@@ -231,6 +231,7 @@ def test_the_command_takes_weights_recipe_and_rank_from_a_run_or_weights_from_a_
     line = ["--corpus", "corpus", "--steps", "2", "--seed", "3"]
     first = [*line, "--lora", "4", "--out", str(tmp_path / "first")]
     assert trainer.main(first) == 0
+    assert "corpus is too small to hold files out: no probe" in capsys.readouterr().err
     stage = [*line, "--distil", str(tmp_path / "first"), "--out", str(tmp_path / "stage")]
     assert trainer.main(stage) == 0
     run = trainer.runs.require(tmp_path / "first")
