@@ -7,6 +7,7 @@ nothing of how the texts came about.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,6 +19,7 @@ from engine.request import InfillResult
 logger = logging.getLogger(__name__)
 
 MIN_CHARS = 4  # fewer are typed sooner than read
+_WORD_END = re.compile(r"\w(?=\W)|[)\]}\"'`]")
 OTHERS = 2  # texts beside the best, to choose from and to be found again if one types them
 
 
@@ -39,6 +41,8 @@ def offers(result: InfillResult, place: Snapshot, least: float) -> tuple[Offer, 
     result = result.preferring(lambda text: bool(ghost_text.apply(text, place)))
     kept = ghost_text.apply(result.text, place)
     found = [Offer(text, _confidence(text, result)) for text in answers(kept, place)]
+    if found and not any(offer.confidence >= least for offer in found):
+        found += _sure_beginning(result, place, least)
     likely = (other for other in result.alternatives if other.confidence >= least)
     for other in islice(likely, OTHERS if found else 0):
         text = next(iter(answers(ghost_text.apply(other.text, place), place)), "")
@@ -54,8 +58,37 @@ def offers(result: InfillResult, place: Snapshot, least: float) -> tuple[Offer, 
 
 def _confidence(text: str, result: InfillResult) -> float:
     """That in `text`, which is left of the result: of its first line, where it is no more."""
-    judged = result.line if result.line and "\n" not in text.strip() else result
-    return judged.confidence
+    one_line = result.beginnings and "\n" not in text.strip()
+    return result.beginnings[-1].confidence if one_line else result.confidence
+
+
+def _sure_beginning(result: InfillResult, place: Snapshot, least: float) -> list[Offer]:
+    """The longest beginning of the first line that is likely enough and can stand as it is, if any."""
+    for beginning in reversed(result.beginnings):
+        if beginning.confidence >= least and (text := _standing(beginning.text, place)):
+            return [Offer(text, beginning.confidence)]
+    return []
+
+
+def so_far(text: str, place: Snapshot) -> str:
+    """What can be shown at `place` of a text that is still being written; empty for nothing.
+
+    Of its first line what goes to a word's end, as another word may not be whole yet.
+    """
+    blank = len(text) - len(text.lstrip())
+    end = text.find("\n", blank)
+    ends = [
+        found.end() for found in _WORD_END.finditer(text, blank, end if end >= 0 else len(text))
+    ]
+    if end >= 0:
+        ends.append(end)
+    return next(filter(None, (_standing(text[:end], place) for end in reversed(ends))), "")
+
+
+def _standing(text: str, place: Snapshot) -> str:
+    """The text as it goes into the document, if the filters add nothing and leave all of it."""
+    kept = ghost_text.apply(text, place)
+    return kept if kept.split() == text.split() and not too_short(kept) else ""
 
 
 def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:
