@@ -105,7 +105,7 @@ class Scripted:
             for step in range(len(text) // 4 + 1):
                 await asyncio.sleep(self._manner.token_s)
                 if on_draft and text:
-                    on_draft(Draft(text=text[: 4 * step + 4], step=step))
+                    on_draft(Draft(text=text[: 4 * step + 4], step=step, mode=Mode.FIM))
         return InfillResult(
             text=text,
             stop=StopReason.COMPLETE,

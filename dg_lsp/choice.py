@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 MIN_CHARS = 4  # fewer are typed sooner than read
 _WORD_END = re.compile(r"\w(?=\W)|[)\]}\"'`]")
+_TRIES = 3  # beginnings that are looked at
 OTHERS = 2  # texts beside the best, to choose from and to be found again if one types them
 
 
@@ -34,9 +36,10 @@ class Offer:
 def offers(result: InfillResult, place: Snapshot, least: float) -> tuple[Offer, ...]:
     """What of an engine's answer can be offered at `place`, the one to show first first.
 
-    Of texts that are nearly as likely, one of which the filters leave something: that it parses. Others
-    follow that would be shown unasked too, which takes a confidence of `least`: who types one of
-    them finds it again, while of the rest the engine knows more by then.
+    Of texts that are nearly as likely, one of which the filters leave something: that it parses. Where
+    it is less likely than `least`, which is what it takes to be shown unasked, a beginning follows that
+    is not. So do other texts that would be shown unasked: who types one of them finds it again, while
+    of the rest the engine knows more by then.
     """
     result = result.preferring(lambda text: bool(ghost_text.apply(text, place)))
     kept = ghost_text.apply(result.text, place)
@@ -64,10 +67,10 @@ def _confidence(text: str, result: InfillResult) -> float:
 
 def _sure_beginning(result: InfillResult, place: Snapshot, least: float) -> list[Offer]:
     """The longest beginning of the first line that is likely enough and can stand as it is, if any."""
-    for beginning in reversed(result.beginnings):
-        if beginning.confidence >= least and (text := _standing(beginning.text, place)):
-            return [Offer(text, beginning.confidence)]
-    return []
+    likely = [each for each in result.beginnings if each.confidence >= least]
+    text = _longest([each.text for each in likely], place)
+    same = (each for each in reversed(likely) if each.text.split() == text.split())
+    return [Offer(text, each.confidence) for each in islice(same, 1 if text else 0)]
 
 
 def so_far(text: str, place: Snapshot) -> str:
@@ -82,13 +85,22 @@ def so_far(text: str, place: Snapshot) -> str:
     ]
     if end >= 0:
         ends.append(end)
-    return next(filter(None, (_standing(text[:end], place) for end in reversed(ends))), "")
+    return _longest([text[:end] for end in ends], place)
 
 
-def _standing(text: str, place: Snapshot) -> str:
-    """The text as it goes into the document, if the filters add nothing and leave all of it."""
-    kept = ghost_text.apply(text, place)
-    return kept if kept.split() == text.split() and not too_short(kept) else ""
+def _longest(beginnings: Sequence[str], place: Snapshot) -> str:
+    """The longest of a text's beginnings that goes into the document as it is; empty if none does.
+
+    That is one of which the filters leave all and to which they add nothing. Only the longest few
+    that close what they open are tried, since filters take time.
+    """
+    here = window(place)
+    whole = (text for text in reversed(beginnings) if here.imbalance(text) <= here.imbalance())
+    for text in islice(whole, _TRIES):
+        kept = ghost_text.apply(text, place)
+        if kept.split() == text.split() and not too_short(kept):
+            return kept
+    return ""
 
 
 def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from dg_lsp.document import LINE_END, Snapshot
 from dg_lsp.scheduler import Scheduler
 from dg_lsp.settings import Settings
 from dg_lsp.triggers import INDENT_FIRST
-from engine.request import Draft, InfillResult
+from engine.request import Draft, InfillResult, Mode
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Completer:
         turn = self._scheduler.turn(place)
         found = self._cache.find(place, unasked=automatic)
         if found is None:
-            await turn.running(lambda: self._is_being_written(place))
+            await turn.running(lambda: self._is_settled(place))
             found = self._cache.find(place, unasked=automatic)
         if found is None and not refusal:
             await turn.engine(self._fill, at_once=not automatic)
@@ -85,8 +85,9 @@ class Completer:
         """Asks the engine and keeps what is worth showing of its answer."""
 
         def note(draft: Draft) -> None:
-            self._drafts[place.uri] = place, draft.text
-            self._scheduler.told(place.uri)
+            if draft.mode in (Mode.FIM, Mode.CAUSAL):
+                self._drafts[place.uri] = place, draft.text
+                self._scheduler.told(place.uri)
 
         try:
             result = await self._infill(place, note)
@@ -103,17 +104,18 @@ class Completer:
         )
         self._cache.put(place, Answer(offers))
 
-    def _is_being_written(self, place: Snapshot) -> bool:
-        """Whether what the engine has written so far is to be shown at `place`; it is kept then.
+    def _is_settled(self, place: Snapshot) -> bool:
+        """Whether what is written so far settles what to do at `place`; what is to be shown is kept.
 
-        It is if one has typed on as it writes: then it is right about as often as an answer that
-        is shown.
+        If one has typed on as the engine writes, it is shown: that is right about as often as an
+        answer. If one has not, the engine is to be asked anew: it hardly ever ends otherwise than
+        it began.
         """
         begun, text = self._drafts.get(place.uri, (place, ""))
         typed = typed_since(begun, place) or ""
-        if not typed.strip() or not text.startswith(typed):
-            return False
-        rest = choice.so_far(text[len(typed) :], place)
+        if not text.startswith(typed):
+            return not typed.startswith(text)
+        rest = choice.so_far(text[len(typed) :], place) if typed.strip() else ""
         if rest:
             self._cache.put(place, Answer((Offer(rest, ghost_text.covered(rest, place)),)))
         return bool(rest)

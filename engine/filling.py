@@ -110,7 +110,7 @@ class Filling:
         self._wording = wording = Wording(request, self._prompt.healed, parts.tokenizer)
 
         def note(ids: Sequence[int], step: int) -> None:
-            on_draft(Draft(text=wording.read(ids), step=step))
+            on_draft(Draft(text=wording.read(ids), step=step, mode=mode))
 
         self._control = replace(control, on_draft=note)
         clock.mark("tokenize")

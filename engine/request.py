@@ -141,10 +141,14 @@ class InfillRequest(_Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft(_Message):
-    """The hole as it stands after denoising step (or token) `step`: never final."""
+    """The hole as it stands after denoising step (or token) `step`: never final.
+
+    Written from left to right, it mostly ends as it has begun; on a canvas all of it may change.
+    """
 
     text: str
     step: int
+    mode: Mode = Mode.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dg_lsp.document import Snapshot
 from dg_lsp.scheduler import Superseded
 from dg_lsp.settings import Settings
 from dg_lsp.triggers import INDENT_FIRST
-from engine.request import Draft
+from engine.request import Draft, Mode
 from tests.answers import answer
 from tests.simulated import simulated
 
@@ -28,7 +28,7 @@ class Desk:
 
     def __init__(self, answers, **settings):
         self.answers = answers
-        self.drafts = {}
+        self.drafts, self.mode = {}, Mode.FIM
         self.asked = []
         self.cancelled = []
         self.completer = Completer(self.infill)
@@ -39,7 +39,7 @@ class Desk:
         self.asked.append(line)
         try:
             await asyncio.sleep(SECONDS / 2)
-            on_draft(Draft(text=self.drafts.get(line, ""), step=1))
+            on_draft(Draft(text=self.drafts.get(line, ""), step=1, mode=self.mode))
             await asyncio.sleep(SECONDS / 2)
         except asyncio.CancelledError:
             self.cancelled.append(line)
@@ -118,6 +118,29 @@ async def test_what_is_being_written_is_not_shown_to_who_has_typed_nothing_of_it
     older = asyncio.create_task(desk.shown("x =║\n"))
     await asyncio.sleep(0.1)
     assert await desk.shown("x = ║\n") == (["load(path)"], SECONDS - 0.1)
+    with pytest.raises(Superseded):
+        await older
+
+
+@simulated
+async def test_who_types_otherwise_than_the_engine_writes_has_it_asked_anew():
+    desk = Desk({"x = ": "self.load(path)", "x = o": "ther(path)"}, ask_ahead=False)
+    desk.drafts["x = "] = "self.l"
+    older = asyncio.create_task(desk.shown("x = ║\n"))
+    await asyncio.sleep(0.1)
+    assert await desk.shown("x = o║\n") == (["ther(path)"], SECONDS / 2 - 0.1 + SECONDS)
+    with pytest.raises(Superseded):
+        await older
+    assert desk.cancelled == ["x = "]
+
+
+@simulated
+async def test_a_canvas_may_change_altogether_so_its_drafts_settle_nothing():
+    desk = Desk({"x = ": "other(path)"}, ask_ahead=False)
+    desk.drafts["x = "], desk.mode = "self.load(pa", Mode.DIFFUSION
+    older = asyncio.create_task(desk.shown("x = ║\n"))
+    await asyncio.sleep(0.1)
+    assert await desk.shown("x = o║\n") == (["ther(path)"], SECONDS - 0.1)
     with pytest.raises(Superseded):
         await older
 
