@@ -4,7 +4,7 @@ import pytest
 
 from bench.replay import TARGETS_MS, replay_scripted
 from bench.screen import together
-from bench.scripted import Manner
+from bench.scripted import LIKE_DG_MINI, Manner
 from bench.typist import RECORDINGS, Recording, record
 
 PATHS = sorted(RECORDINGS.glob("*.json"))
@@ -79,6 +79,12 @@ def test_most_of_what_is_shown_is_known_before_the_engine_is_asked(replayed):
 def test_asking_ahead_is_what_makes_the_next_one_quick():
     alone = [replay_scripted(r, Manner(), lambda: 0.0, ahead=False) for r in recordings()]
     assert quantile(together(alone).times["after tab"], 0.5) > TARGETS_MS["after tab"][0]
+
+
+def test_of_an_engine_that_is_slow_and_mostly_wrong_one_sees_much_and_mostly_what_is_right():
+    figures = replay_scripted(recordings()[0], LIKE_DG_MINI, clock=lambda: 0.0)
+    assert figures.looked_at > 0.5 * figures.keys
+    assert figures.as_shown > 0.8 * figures.looked_at
 
 
 def test_every_request_is_answered(replayed):
