@@ -172,7 +172,8 @@ def answered(engine: Engine, hole: Hole) -> Row:
     place, rest = systems.snapshot(hole), hole.middle + hole.suffix
     result = engine.infill(context.build(place, Settings()), cancelled=lambda: False)
     whole = Candidate(text=result.text, confidence=result.confidence, evidence=result.evidence)
-    texts = [whole, result.line] if result.line else [whole]
+    line = result.beginnings[-1:]
+    texts = [whole, *(first for first in line if first.text != whole.text)]
     return {
         "hole": hole.fingerprint,
         "split": hole.split,

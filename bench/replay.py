@@ -1,6 +1,6 @@
 """What typing with the language server is like: recorded typing, replayed key by key.
 
-    dg-lsp bench replay [--recording FILE...] [--real [--seconds S]]
+    dg-lsp bench replay [--recording FILE...] [--slow | --real [--seconds S]]
 
 The scripted engine's time, and the typist's, is simulated, and only the server's own computing
 takes as long as it takes. `--real` replays the beginning of each recording against the user's
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.clock import run
 from bench.screen import Figures, Replay, together
-from bench.scripted import Scripted, Watched
+from bench.scripted import LIKE_DG_MINI, Manner, Scripted, Watched
 from bench.typist import RECORDINGS, Recording
 from dg_lsp.client import EngineClient, EngineStatus
 from dg_lsp.settings import EngineSettings
@@ -33,11 +33,11 @@ TARGETS_MS = {  # path: (p50, p95), from the keystroke to the reply
 
 
 def replay_scripted(
-    recording: Recording, begun_s: float, clock: Callable[[], float], ahead: bool = True
+    recording: Recording, manner: Manner, clock: Callable[[], float], ahead: bool = True
 ) -> Figures:
-    """A recording against the scripted engine, which takes `begun_s` before its first token."""
+    """A recording against the scripted engine."""
     *_, final = recording.texts()
-    replay = Replay(recording, lambda work: Watched(Scripted(final, begun_s), work), ahead)
+    replay = Replay(recording, lambda work: Watched(Scripted(final, manner), work), ahead)
     return run(replay.run(), clock)
 
 
@@ -61,7 +61,9 @@ def replay_real(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recording", type=Path, nargs="*", default=sorted(RECORDINGS.glob("*")))
-    parser.add_argument("--begun-ms", type=float, default=60, help="before the first token")
+    parser.add_argument(
+        "--slow", action="store_true", help="a scripted engine like dg-mini on a CPU"
+    )
     parser.add_argument("--real", action="store_true", help="ask the user's engine")
     parser.add_argument("--seconds", type=float, default=40, help="of each, with --real")
     parser.add_argument("--no-ahead", action="store_true", help="ask nothing ahead of time")
@@ -69,12 +71,11 @@ def main() -> None:
     options = parser.parse_args()
     recordings = [Recording.load(path) for path in options.recording]
     settings = EngineSettings(model=options.model)
+    manner = LIKE_DG_MINI if options.slow else Manner()
     figures = {
         recording.name: replay_real(recording, settings, options.seconds, not options.no_ahead)
         if options.real
-        else replay_scripted(
-            recording, options.begun_ms / 1000, time.perf_counter, not options.no_ahead
-        )
+        else replay_scripted(recording, manner, time.perf_counter, not options.no_ahead)
         for recording in recordings
     }
     figures["all"] = together(list(figures.values()))
@@ -82,7 +83,11 @@ def main() -> None:
     for name, summary in summaries.items():
         print(name)
         for key, value in summary.items():
-            print(f"  {key}: {value}")
+            if key == "fates":
+                rows = [f"    {fate}: {row}" for fate, row in value.items()]
+                print("  requests by their fate:", *rows, sep="\n")
+            else:
+                print(f"  {key}: {value}")
     print(f"aims, p50 and p95: {TARGETS_MS}")
     engine = options.model if options.real else "scripted"
     print(json.dumps({"bench": "replay", "engine": engine, **summaries}))

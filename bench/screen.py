@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.clock import AtOnce
+from bench.fates import Fate, fates
 from bench.scripted import TAIL, Work
 from bench.typist import Key, Recording
 from dg_lsp.cache import LOOK_BACK
@@ -33,9 +34,12 @@ class Figures:
     asked: int = 0
     accepted: int = 0
     flickers: int = 0
+    looked_at: int = 0  # keys that were pressed with something on the screen
+    as_shown: int = 0  # of these, those it goes on with
     replies: Counter[str] = field(default_factory=Counter)
     times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     work: list[Work] = field(default_factory=list)
+    fates: dict[str, Fate] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The figures of the table."""
@@ -48,9 +52,12 @@ class Figures:
             "known_share_of_keys": _share(self.replies["known"], self.asked),
             "known_share_of_shown": _share(self.replies["known"], shown),
             "replies": dict(self.replies),
+            "keys_with_something_shown": self.looked_at,
+            "keys_as_shown": self.as_shown,
             "engine_requests": len(self.work),
             "engine_s": round(spent, 1),
             "engine_wasted_share": _share(wasted, spent),
+            "fates": {name: fate.row() for name, fate in sorted(self.fates.items())},
             "flickers": self.flickers,
             "ms": {
                 path: [round(_quantile(times, q), 1) for q in (0.5, 0.95)] + [len(times)]
@@ -68,7 +75,11 @@ def together(all_figures: Sequence[Figures]) -> Figures:
         total.accepted += figures.accepted
         total.flickers += figures.flickers
         total.replies += figures.replies
+        total.looked_at += figures.looked_at
+        total.as_shown += figures.as_shown
         total.work += figures.work
+        for name, fate in figures.fates.items():
+            total.fates[name] = total.fates.get(name, Fate()) + fate
         for path, times in figures.times.items():
             total.times[path] += times
     return total
@@ -102,6 +113,8 @@ class Replay:
         """Types what was recorded into one new document, and leaves."""
         await self.type(URI, seconds)
         await self._session.aclose()
+        *_, final = self._recording.texts()
+        self.figures.fates = fates(self.figures.work, final, self._session.settings.min_score)
         return self.figures
 
     async def type(self, uri: str, seconds: float = float("inf")) -> None:
@@ -154,7 +167,9 @@ class Replay:
         self.figures.keys += 1
         before, self._text = self._text, key.apply(self._text)
         typed = self._text[key.at : key.cursor]
+        self.figures.looked_at += bool(self._ghost)
         if typed and key.at == self._cursor and self._ghost.startswith(typed):
+            self.figures.as_shown += 1
             self._ghost = self._ghost[len(typed) :]  # what an editor does until it hears more
         else:
             self._hide()

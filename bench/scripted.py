@@ -9,21 +9,38 @@ import asyncio
 import random
 from dataclasses import dataclass
 
-from dg_lsp.session import Engine
-from engine.request import InfillRequest, InfillResult, Mode, StopReason
+from dg_lsp.session import Engine, OnDraft
+from engine.request import Draft, InfillRequest, InfillResult, Mode, StopReason
 
-STEP_S = 0.008  # of the scripted engine, for one token
 TAIL = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How the scripted engine is: seconds before its first token and for each, and how often wrong."""
+
+    begun_s: float = 0.06
+    token_s: float = 0.008
+    wrong: float = 0.3
+
+
+LIKE_DG_MINI = Manner(begun_s=0.15, token_s=0.06, wrong=0.7)  # on two cores of a CPU
 
 
 @dataclass(slots=True)
 class Work:
-    """One request in the engine: what for, for how long, and whether its answer was shown."""
+    """One request in the engine: what for, for how long, what came of it, and was it shown."""
 
     asked: InfillRequest
     seconds: float = 0.0
-    finished: bool = False
+    draft: str = ""
+    result: InfillResult | None = None
     shown: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was answered."""
+        return self.result is not None
 
     @property
     def tail(self) -> str:
@@ -41,15 +58,20 @@ class Watched:
         self._infill = engine.infill
         self._work = work
 
-    async def infill(self, request: InfillRequest) -> InfillResult:
+    async def infill(self, request: InfillRequest, on_draft: OnDraft | None = None) -> InfillResult:
         """As the engine does."""
         loop = asyncio.get_running_loop()
         work, begun = Work(request), loop.time()
         self._work.append(work)
+
+        def note(draft: Draft) -> None:
+            work.draft = draft.text
+            if on_draft:
+                on_draft(draft)
+
         try:
-            result = await self._infill(request)
-            work.finished = True
-            return result
+            work.result = await self._infill(request, note)
+            return work.result
         finally:
             work.seconds = loop.time() - begun
 
@@ -57,12 +79,12 @@ class Watched:
 class Scripted:
     """Knows the text that is typed; one request at a time, a step for each token of its answer.
 
-    Three answers of ten begin right and go wrong, and so does what follows a typing error.
+    Some answers begin right and go wrong, and so does what follows a typing error.
     """
 
-    def __init__(self, final: str, begun_s: float) -> None:
+    def __init__(self, final: str, manner: Manner) -> None:
         self._final = final
-        self._begun_s = begun_s
+        self._manner = manner
         self._free = asyncio.Lock()
 
     async def connect(self) -> None:
@@ -75,11 +97,15 @@ class Scripted:
     async def aclose(self) -> None:
         """It stays."""
 
-    async def infill(self, request: InfillRequest) -> InfillResult:
+    async def infill(self, request: InfillRequest, on_draft: OnDraft | None = None) -> InfillResult:
         """The truth, or something like it."""
         text = "" if request.prepare else self._answer(request)
         async with self._free:
-            await asyncio.sleep(self._begun_s + STEP_S * (len(text) / 4 + 1))
+            await asyncio.sleep(self._manner.begun_s)
+            for step in range(len(text) // 4 + 1):
+                await asyncio.sleep(self._manner.token_s)
+                if on_draft and text:
+                    on_draft(Draft(text=text[: 4 * step + 4], step=step, mode=Mode.FIM))
         return InfillResult(
             text=text,
             stop=StopReason.COMPLETE,
@@ -103,7 +129,7 @@ class Scripted:
         if not lines[0] or request.prefix.rstrip(" ").endswith((":", "\n", "{")):
             most = rng.choice([2, 4, 6])
         text = "\n".join(lines[:most])
-        if rng.random() < 0.3:
+        if rng.random() < self._manner.wrong:
             words = text.split(" ")
             text = " ".join(words[: 1 + len(words) // 3]) + " other_name(argument)"
         return text

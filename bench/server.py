@@ -36,7 +36,7 @@ class Instant:
     def __init__(self, settings, on_status): pass
     async def connect(self): pass
     async def aclose(self): pass
-    async def infill(self, request):
+    async def infill(self, request, on_draft=None):
         return InfillResult(text="x(argument)", stop=StopReason.COMPLETE, mode=Mode.CAUSAL, model="instant",
             confidence=1.0, tokens=1, forwards=1, prompt_tokens=1, cached_tokens=0)
 

@@ -69,7 +69,7 @@ class Cache:
 
     def __contains__(self, place: Snapshot) -> bool:
         """Whether `find` would find something, be it that there is nothing to show."""
-        return self._search(place)[1] is not None
+        return self._search(place, unasked=False)[1] is not None
 
     def put(self, place: Snapshot, answer: Answer) -> None:
         """Keeps the answer given at `place`, even if there is nothing to show."""
@@ -83,9 +83,13 @@ class Cache:
         while len(self._entries) > self._most:
             self._entries.popitem(last=False)
 
-    def find(self, place: Snapshot) -> Answer | None:
-        """What is left to show at `place`, first of what is shown already; None if not known."""
-        key, answer = self._search(place)
+    def find(self, place: Snapshot, *, unasked: bool = False) -> Answer | None:
+        """What is left to show at `place`, first of what is shown already; None if not known.
+
+        To who did not ask, what is wanted. That nothing is, is known only where the engine was asked:
+        who types on as it wrote gives it more to go by.
+        """
+        key, answer = self._search(place, unasked)
         if key is not None:
             self._entries.move_to_end(key)
             self._shown[place.uri] = key
@@ -102,18 +106,18 @@ class Cache:
         self._entries.clear()
         self._shown.clear()
 
-    def _search(self, place: Snapshot) -> tuple[_Key | None, Answer | None]:
+    def _search(self, place: Snapshot, unasked: bool) -> tuple[_Key | None, Answer | None]:
         shown = self._shown.get(place.uri)
         first = [shown] if shown is not None and shown in self._entries else []
         for key in first + list(reversed(self._entries)):
             entry = self._entries[key]
             near = key == shown or place.offset - entry.offset <= LOOK_BACK
             if key[0] == place.uri and near and (answer := _rest(entry, place)):
-                return key, answer
+                answer = answer.unasked if unasked else answer
+                if answer.offers:
+                    return key, answer
         exact = _key(place)
-        if exact in self._entries:  # and there was nothing to show
-            return exact, self._entries[exact].answer
-        return None, None
+        return (exact, Answer()) if exact in self._entries else (None, None)
 
 
 def typed_since(old: Snapshot, new: Snapshot) -> str | None:

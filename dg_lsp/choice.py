@@ -7,6 +7,8 @@ nothing of how the texts came about.
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,6 +20,8 @@ from engine.request import InfillResult
 logger = logging.getLogger(__name__)
 
 MIN_CHARS = 4  # fewer are typed sooner than read
+_WORD_END = re.compile(r"\w(?=\W)|[)\]}\"'`]")
+_TRIES = 3  # beginnings that are looked at
 OTHERS = 2  # texts beside the best, to choose from and to be found again if one types them
 
 
@@ -32,13 +36,16 @@ class Offer:
 def offers(result: InfillResult, place: Snapshot, least: float) -> tuple[Offer, ...]:
     """What of an engine's answer can be offered at `place`, the one to show first first.
 
-    Of texts that are nearly as likely, one of which the filters leave something: that it parses. Others
-    follow that would be shown unasked too, which takes a confidence of `least`: who types one of
-    them finds it again, while of the rest the engine knows more by then.
+    Of texts that are nearly as likely, one of which the filters leave something: that it parses. Where
+    it is less likely than `least`, which is what it takes to be shown unasked, a beginning follows that
+    is not. So do other texts that would be shown unasked: who types one of them finds it again, while
+    of the rest the engine knows more by then.
     """
     result = result.preferring(lambda text: bool(ghost_text.apply(text, place)))
     kept = ghost_text.apply(result.text, place)
     found = [Offer(text, _confidence(text, result)) for text in answers(kept, place)]
+    if found and not any(offer.confidence >= least for offer in found):
+        found += _sure_beginning(result, place, least)
     likely = (other for other in result.alternatives if other.confidence >= least)
     for other in islice(likely, OTHERS if found else 0):
         text = next(iter(answers(ghost_text.apply(other.text, place), place)), "")
@@ -54,8 +61,46 @@ def offers(result: InfillResult, place: Snapshot, least: float) -> tuple[Offer, 
 
 def _confidence(text: str, result: InfillResult) -> float:
     """That in `text`, which is left of the result: of its first line, where it is no more."""
-    judged = result.line if result.line and "\n" not in text.strip() else result
-    return judged.confidence
+    one_line = result.beginnings and "\n" not in text.strip()
+    return result.beginnings[-1].confidence if one_line else result.confidence
+
+
+def _sure_beginning(result: InfillResult, place: Snapshot, least: float) -> list[Offer]:
+    """The longest beginning of the first line that is likely enough and can stand as it is, if any."""
+    likely = [each for each in result.beginnings if each.confidence >= least]
+    text = _longest([each.text for each in likely], place)
+    same = (each for each in reversed(likely) if each.text.split() == text.split())
+    return [Offer(text, each.confidence) for each in islice(same, 1 if text else 0)]
+
+
+def so_far(text: str, place: Snapshot) -> str:
+    """What can be shown at `place` of a text that is still being written; empty for nothing.
+
+    Of its first line what goes to a word's end, as another word may not be whole yet.
+    """
+    blank = len(text) - len(text.lstrip())
+    end = text.find("\n", blank)
+    ends = [
+        found.end() for found in _WORD_END.finditer(text, blank, end if end >= 0 else len(text))
+    ]
+    if end >= 0:
+        ends.append(end)
+    return _longest([text[:end] for end in ends], place)
+
+
+def _longest(beginnings: Sequence[str], place: Snapshot) -> str:
+    """The longest of a text's beginnings that goes into the document as it is; empty if none does.
+
+    That is one of which the filters leave all and to which they add nothing. Only the longest few
+    that close what they open are tried, since filters take time.
+    """
+    here = window(place)
+    whole = (text for text in reversed(beginnings) if here.imbalance(text) <= here.imbalance())
+    for text in islice(whole, _TRIES):
+        kept = ghost_text.apply(text, place)
+        if kept.split() == text.split() and not too_short(kept):
+            return kept
+    return ""
 
 
 def answers(text: str, snapshot: Snapshot) -> tuple[str, ...]:

@@ -12,15 +12,16 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from dg_lsp import choice, ghost_text
-from dg_lsp.cache import Answer, Cache, Offer
+from dg_lsp.cache import Answer, Cache, Offer, typed_since
 from dg_lsp.document import LINE_END, Snapshot
 from dg_lsp.scheduler import Scheduler
 from dg_lsp.settings import Settings
-from engine.request import InfillResult
+from dg_lsp.triggers import INDENT_FIRST
+from engine.request import Draft, InfillResult, Mode
 
 logger = logging.getLogger(__name__)
 
-Infill = Callable[[Snapshot], Coroutine[Any, Any, InfillResult]]
+Infill = Callable[[Snapshot, Callable[[Draft], None]], Coroutine[Any, Any, InfillResult]]
 
 
 class Completer:
@@ -31,6 +32,7 @@ class Completer:
         self._settings = Settings()
         self._scheduler = Scheduler()
         self._cache = Cache()
+        self._drafts: dict[str, tuple[Snapshot, str]] = {}  # by document, what is being written
 
     def configure(self, settings: Settings) -> None:
         """Takes other settings: what was answered under the old ones is forgotten."""
@@ -47,17 +49,17 @@ class Completer:
         Raises Superseded when a newer request has taken over, and what the engine raised.
         """
         turn = self._scheduler.turn(place)
-        found = self._cache.find(place)
+        found = self._cache.find(place, unasked=automatic)
         if found is None:
-            await turn.running()
-            found = self._cache.find(place)
+            await turn.running(lambda: self._is_settled(place))
+            found = self._cache.find(place, unasked=automatic)
         if found is None and not refusal:
             await turn.engine(self._fill, at_once=not automatic)
-            found = self._cache.find(place)
+            found = self._cache.find(place, unasked=automatic)
         if found is None:
+            if refusal == INDENT_FIRST and self._settings.ask_ahead:
+                self._scheduler.ahead([place], self._fill)  # for who goes on to type
             return Answer()
-        if automatic:
-            found = found.unasked
         if found.offers and self._settings.ask_ahead:
             places = (ahead for ahead in _ahead(place, found) if ahead not in self._cache)
             self._scheduler.ahead(places, self._fill)
@@ -67,11 +69,13 @@ class Completer:
         """Ends a document's request and drops its answers."""
         self._scheduler.supersede(uri)
         self._cache.forget(uri)
+        self._drafts.pop(uri, None)
 
     def stop(self) -> None:
         """Ends all requests and drops all answers: the engine is another."""
         self._scheduler.supersede_all()
         self._cache.clear()
+        self._drafts.clear()
 
     async def aclose(self) -> None:
         """Ends all requests and returns when their work has stopped."""
@@ -79,7 +83,16 @@ class Completer:
 
     async def _fill(self, place: Snapshot) -> None:
         """Asks the engine and keeps what is worth showing of its answer."""
-        result = await self._infill(place)
+
+        def note(draft: Draft) -> None:
+            if draft.mode in (Mode.FIM, Mode.CAUSAL):
+                self._drafts[place.uri] = place, draft.text
+                self._scheduler.told(place.uri)
+
+        try:
+            result = await self._infill(place, note)
+        finally:
+            self._drafts.pop(place.uri, None)
         least = self._settings.min_score
         offers = tuple(
             Offer(
@@ -90,6 +103,22 @@ class Completer:
             for offer in choice.offers(result, place, least)
         )
         self._cache.put(place, Answer(offers))
+
+    def _is_settled(self, place: Snapshot) -> bool:
+        """Whether what is written so far settles what to do at `place`; what is to be shown is kept.
+
+        If one has typed on as the engine writes, it is shown: that is right about as often as an
+        answer. If one has not, the engine is to be asked anew: it hardly ever ends otherwise than
+        it began.
+        """
+        begun, text = self._drafts.get(place.uri, (place, ""))
+        typed = typed_since(begun, place) or ""
+        if not text.startswith(typed):
+            return not typed.startswith(text)
+        rest = choice.so_far(text[len(typed) :], place) if typed.strip() else ""
+        if rest:
+            self._cache.put(place, Answer((Offer(rest, ghost_text.covered(rest, place)),)))
+        return bool(rest)
 
 
 def _ahead(place: Snapshot, answer: Answer) -> Iterator[Snapshot]:

@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 Fill = Callable[[Snapshot], Coroutine[Any, Any, None]]
 
-RUNNING_S = 0.2  # how long a turn waits for work that was begun for an earlier text
 ORPHAN_S = 0.2  # how long work goes on when its request was taken back in order to type on
 
 
@@ -52,9 +51,13 @@ class _Work:
 
 @dataclass(slots=True)
 class _Document:
-    """A document's newest turn, by number, and its work; `newer` is done with the next turn."""
+    """A document's newest turn, by number, and its work.
+
+    `newer` is done with the next turn, `news` when there is more to know of the work.
+    """
 
     newer: asyncio.Future[None]
+    news: asyncio.Future[None]
     generation: int = 0
     edits: int = 0
     work: _Work | None = None
@@ -64,6 +67,11 @@ class _Document:
         self.generation += 1
         self.newer.set_result(None)
         self.newer = asyncio.get_running_loop().create_future()
+
+    def tell(self) -> None:
+        """There is more to know of the work."""
+        self.news.set_result(None)
+        self.news = asyncio.get_running_loop().create_future()
 
 
 class Scheduler:
@@ -95,6 +103,11 @@ class Scheduler:
         """Takes note that a document has been edited."""
         self._rhythm.key(asyncio.get_running_loop().time())
         self._document(uri).edits += 1
+
+    def told(self, uri: str) -> None:
+        """Has the turn that waits for a document's work look whether it knows enough."""
+        if document := self._documents.get(uri):
+            document.tell()
 
     def ahead(self, places: Iterable[Snapshot], fill: Fill) -> None:
         """Fills the places in order while no turn needs the engine; they replace earlier ones."""
@@ -132,7 +145,8 @@ class Scheduler:
 
     def _document(self, uri: str) -> _Document:
         if uri not in self._documents:
-            self._documents[uri] = _Document(asyncio.get_running_loop().create_future())
+            loop = asyncio.get_running_loop()
+            self._documents[uri] = _Document(loop.create_future(), loop.create_future())
         return self._documents[uri]
 
     def _start(self, place: Snapshot, fill: Fill) -> _Work:
@@ -181,14 +195,14 @@ class Turn:
         self._generation = document.generation
         self._edits = document.edits
 
-    async def running(self) -> None:
-        """Waits for work that may answer this turn too: not for long, unless it is the very same.
+    async def running(self, enough: Callable[[], bool]) -> None:
+        """Waits for work that may answer this turn too, which is nearer to its end than any anew.
 
-        Raises what the work raised.
+        Or until `enough` is known of it. Raises what the work raised.
         """
         work = self._document.work
-        if work is not None and not work.task.done():
-            await self._until(work.task, None if work.is_for(self._place) else RUNNING_S)
+        while work is not None and not work.task.done() and not enough():
+            await self._until({work.task, self._document.news}, None)
 
     async def engine(self, fill: Fill, at_once: bool) -> None:
         """Has the place filled, after a wait that suits the typist unless `at_once` is said.
@@ -197,31 +211,29 @@ class Turn:
         """
         wait = self._scheduler._rhythm.wait(asyncio.get_running_loop().time())
         if wait and not at_once:
-            await self._until(None, wait)
+            await self._until(set(), wait)
         self._scheduler._drop_ahead()
         if self._document.work is not None:
             self._document.work.task.cancel()
         self._document.work = self._scheduler._start(self._place, fill)
-        await self._until(self._document.work.task, None)
+        await self._until({self._document.work.task}, None)
 
-    async def _until(self, task: asyncio.Task[None] | None, seconds: float | None) -> None:
-        """Until the task is done or the time is up."""
-        ends: set[asyncio.Future[None]] = {self._document.newer}
+    async def _until(self, ends: set[asyncio.Future[None]], seconds: float | None) -> None:
+        """Until one of `ends` is done or the time is up."""
         try:
             await asyncio.wait(
-                ends | {task} if task else ends,
-                timeout=seconds,
-                return_when=asyncio.FIRST_COMPLETED,
+                {self._document.newer, *ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
         except asyncio.CancelledError:
             self._taken_back()
             raise
         if self._document.generation != self._generation:
             raise Superseded
-        if task is not None and task.done():
-            if task.cancelled():
+        for end in ends:
+            if end.cancelled():
                 raise Superseded
-            task.result()
+            if end.done():
+                end.result()
 
     def _taken_back(self) -> None:
         """Ends the work of a request that the client cancelled, unless a newer turn has it.

@@ -31,7 +31,7 @@ from dg_lsp.settings import EngineSettings, Settings
 from dg_lsp.surroundings import Chunks, Surroundings
 from dg_lsp.switches import Scope, Status, Switches
 from dg_lsp.triggers import Ask, exclusion, refusal
-from engine.request import InfillRequest, InfillResult
+from engine.request import Draft, InfillRequest, InfillResult
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _PATIENCE_S = 0.1  # an answer that takes longer is said to be thought about
 class Engine(Protocol):
     """What a session asks of an `EngineClient`; tests put a scripted one in its place."""
 
-    async def infill(self, request: InfillRequest) -> InfillResult:
+    async def infill(self, request: InfillRequest, on_draft: OnDraft | None = None) -> InfillResult:
         """Fills the hole or raises EngineUnavailable; cancelling the task cancels the work."""
 
     async def connect(self) -> None:
@@ -55,6 +55,7 @@ class Engine(Protocol):
         """Lets go of the engine."""
 
 
+OnDraft = Callable[[Draft], None]
 MakeClient = Callable[[EngineSettings, Callable[[EngineStatus], None]], Engine]
 
 
@@ -271,11 +272,11 @@ class Session:
         silence = self.switches.silence(self.settings, document.language, "")
         return silence is None and not self._around.excluded(document.uri)
 
-    async def _infill(self, place: Snapshot) -> InfillResult:
+    async def _infill(self, place: Snapshot, on_draft: OnDraft) -> InfillResult:
         """Asks the engine for what is missing at a place."""
         chunks = await self._around.chunks(place, self._budget)
         request = context.build(place, self.settings, chunks, self._budget)
-        return await self._engine().infill(request)
+        return await self._engine().infill(request, on_draft)
 
     async def _warm(self, place: Snapshot, chunks: Chunks) -> None:
         """Has the engine encode what it will be asked with, while it has nothing else to do."""

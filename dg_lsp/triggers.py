@@ -13,6 +13,7 @@ from dg_lsp.document import LINE_END, Edit, Position, Snapshot
 
 MAX_CHARS = 1_000_000
 MAX_LINE_CHARS = 10_000  # nobody types that; each answer would carry the line back
+INDENT_FIRST = "the line is to be indented first"
 
 _WORD_END = re.compile(r"\w\Z")
 
@@ -59,7 +60,7 @@ def refusal(place: Snapshot, typing: bool) -> str:
     if place.mid_line:
         return "code follows on the line"
     if not left.strip() and (left or indentation.opens_block(_line_above(place))):
-        return "the line is to be indented first"
+        return INDENT_FIRST
     if _WORD_END.search(left) and not typing:
         return "the cursor is at a word that is not being typed"
     return ""

@@ -5,9 +5,12 @@ Pure functions of text, for decoding that cannot see the suffix. Knows nothing o
 
 from __future__ import annotations
 
+import re
+
 from engine.request import StopReason
 
 _SURE_CHARS = 4  # a shorter rest of line is only recognised at the end of a written line
+_WORD_END = re.compile(r"\w(?!\w)|[)\]}\"'`]")
 
 
 def find_end(text: str, suffix: str, *, single_line: bool) -> tuple[int, StopReason] | None:
@@ -38,6 +41,17 @@ def first_line(text: str) -> str:
     blank = len(text) - len(text.lstrip())
     end = text.find("\n", blank)
     return text if end < 0 else text[:end]
+
+
+def beginnings(text: str) -> list[str]:
+    r"""What of the first line that says something could stand alone, the shortest first; all of it last.
+
+    >>> beginnings("\n  return f(x) + 1\n  y")
+    ['\n  return', '\n  return f', '\n  return f(x', '\n  return f(x)', '\n  return f(x) + 1']
+    """
+    line = first_line(text)
+    ends = {found.end() for found in _WORD_END.finditer(line)} | {len(line)}
+    return [line[:end] for end in sorted(ends)] if line.strip() else []
 
 
 def _repeated_line(text: str, below: str) -> tuple[int, StopReason] | None:

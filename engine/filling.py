@@ -66,7 +66,7 @@ class Answer:
     filled: Filled
     prompt_tokens: int
     cached_tokens: int
-    line: Candidate | None = None  # the first line alone, where there are more
+    beginnings: tuple[Candidate, ...] = ()  # of its first line, the shortest first
     alternatives: tuple[Candidate, ...] = ()
 
 
@@ -110,7 +110,7 @@ class Filling:
         self._wording = wording = Wording(request, self._prompt.healed, parts.tokenizer)
 
         def note(ids: Sequence[int], step: int) -> None:
-            on_draft(Draft(text=wording.read(ids), step=step))
+            on_draft(Draft(text=wording.read(ids), step=step, mode=mode))
 
         self._control = replace(control, on_draft=note)
         clock.mark("tokenize")
@@ -387,7 +387,6 @@ class Filling:
         """That the first of `fills` is the best and the others, where they read otherwise, are left."""
         filled, judge = fills[0], self._wording.candidate
         text, stop = self._wording.cut(self._wording.text(filled.ids))
-        line = endings.first_line(text)
         others = {self._wording.read(other.ids): other for other in fills[1:]}
         return Answer(
             judge(filled, text),
@@ -395,7 +394,7 @@ class Filling:
             filled,
             len(self._prompt.ids),
             cached,
-            judge(filled, line) if line != text else None,
+            tuple(judge(filled, beginning) for beginning in endings.beginnings(text)),
             tuple(judge(other, read) for read, other in others.items() if read != text),
         )
 

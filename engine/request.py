@@ -17,7 +17,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 MAX_HOLE_TOKENS = 1024
 MAX_TEXT_CHARS = 4_000_000
 NEARLY = 0.05  # of confidence: no reason to prefer one text to another
-PROTOCOL = 3  # of the HTTP interface; a client and an engine of different ones do not talk
+PROTOCOL = 4  # of the HTTP interface; a client and an engine of different ones do not talk
 
 
 class StopReason(StrEnum):
@@ -141,10 +141,14 @@ class InfillRequest(_Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft(_Message):
-    """The hole as it stands after denoising step (or token) `step`: never final."""
+    """The hole as it stands after denoising step (or token) `step`: never final.
+
+    Written from left to right, it mostly ends as it has begun; on a canvas all of it may change.
+    """
 
     text: str
     step: int
+    mode: Mode = Mode.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +185,9 @@ class Candidate(_Message):
 class InfillResult(_Message):
     """The text for the hole and what it took.
 
-    `confidence` and `evidence` are those of a Candidate. `line` is the text's first line alone,
-    where it has more; `alternatives` are other texts that were found, the best first.
+    `confidence` and `evidence` are those of a Candidate. `beginnings` are those of the text's first
+    line that end where a word does, the shortest first and all of the line last; `alternatives` are
+    other texts that were found, the best first.
     `forwards` counts model passes after the prompt was encoded; `cached_tokens` of `prompt_tokens`
     came from the prefix cache. `timings_ms` has queue, tokenize, encode, decode and total.
     """
@@ -197,7 +202,7 @@ class InfillResult(_Message):
     prompt_tokens: int
     cached_tokens: int
     evidence: Evidence = field(default_factory=Evidence)
-    line: Candidate | None = None
+    beginnings: tuple[Candidate, ...] = ()
     alternatives: tuple[Candidate, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -216,6 +221,6 @@ class InfillResult(_Message):
             confidence=best.confidence,
             evidence=best.evidence,
             tokens=best.evidence.tokens,
-            line=None,
+            beginnings=(),
             alternatives=(own, *(other for other in self.alternatives if other is not best)),
         )

@@ -205,6 +205,7 @@ class Engine:
 
         try:
             answer = Filling(self._parts, request, mode, control, note, clock).answer()
+            written = answer.best.text  # of several texts that were alive the newest draft was one
         finally:  # what was written before it was cancelled helps the next request too
             self._parts.answers.remember(request.prefix, written)
         if answer.prompt_tokens - answer.cached_tokens > _LONG:
@@ -216,7 +217,7 @@ class Engine:
             model=self._name,
             confidence=answer.best.confidence,
             evidence=answer.best.evidence,
-            line=answer.line,
+            beginnings=answer.beginnings,
             alternatives=answer.alternatives,
             tokens=len(answer.filled.ids),
             forwards=answer.filled.forwards,

@@ -4,15 +4,16 @@ from engine.endings import first_line
 from engine.request import Candidate, InfillResult, Mode, StopReason
 
 
-def answer(text, stop=StopReason.COMPLETE, confidence=1.0, line=None, others=()):
-    """`line` is the confidence in the first line alone, `others` texts with theirs."""
+def answer(text, stop=StopReason.COMPLETE, confidence=1.0, line=None, begun=(), others=()):
+    """`line` is the confidence in the first line alone; `begun` and `others` are texts with theirs."""
+    begun = (*begun, *([(first_line(text), line)] if line is not None else []))
     return InfillResult(
         text=text,
         stop=stop,
         mode=Mode.CAUSAL,
         model="scripted",
         confidence=confidence,
-        line=None if line is None else Candidate(text=first_line(text), confidence=line),
+        beginnings=tuple(Candidate(text=text, confidence=p) for text, p in begun),
         alternatives=tuple(Candidate(text=text, confidence=p) for text, p in others),
         tokens=1,
         forwards=1,

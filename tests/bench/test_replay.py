@@ -4,6 +4,7 @@ import pytest
 
 from bench.replay import TARGETS_MS, replay_scripted
 from bench.screen import together
+from bench.scripted import LIKE_DG_MINI, Manner
 from bench.typist import RECORDINGS, Recording, record
 
 PATHS = sorted(RECORDINGS.glob("*.json"))
@@ -16,7 +17,7 @@ def recordings():
 
 @pytest.fixture(scope="module")
 def replayed():
-    return {r.name: replay_scripted(r, begun_s=0.06, clock=lambda: 0.0) for r in recordings()}
+    return {r.name: replay_scripted(r, Manner(), clock=lambda: 0.0) for r in recordings()}
 
 
 def quantile(times, q):
@@ -52,7 +53,7 @@ def test_a_recording_is_read_as_it_was_written(tmp_path):
 
 def test_the_same_replay_has_the_same_figures(replayed):
     first = recordings()[0]
-    again = replay_scripted(first, begun_s=0.06, clock=lambda: 0.0)
+    again = replay_scripted(first, Manner(), clock=lambda: 0.0)
     assert again.summary() == replayed[first.name].summary()
 
 
@@ -76,8 +77,14 @@ def test_most_of_what_is_shown_is_known_before_the_engine_is_asked(replayed):
 
 
 def test_asking_ahead_is_what_makes_the_next_one_quick():
-    alone = [replay_scripted(r, 0.06, lambda: 0.0, ahead=False) for r in recordings()]
+    alone = [replay_scripted(r, Manner(), lambda: 0.0, ahead=False) for r in recordings()]
     assert quantile(together(alone).times["after tab"], 0.5) > TARGETS_MS["after tab"][0]
+
+
+def test_of_an_engine_that_is_slow_and_mostly_wrong_one_sees_much_and_mostly_what_is_right():
+    figures = replay_scripted(recordings()[0], LIKE_DG_MINI, clock=lambda: 0.0)
+    assert figures.looked_at > 0.5 * figures.keys
+    assert figures.as_shown > 0.8 * figures.looked_at
 
 
 def test_every_request_is_answered(replayed):

@@ -44,7 +44,7 @@ class ScriptedClient:
                 self.on_status(EngineStatus("loading", "reading weights", percent / 100))
                 await asyncio.sleep(0.01)
 
-    async def infill(self, request):
+    async def infill(self, request, on_draft=None):
         line = request.prefix.rpartition("\n")[2]
         note(f"infill {request.path}")
         if "FAIL" in line or self.model == "broken":

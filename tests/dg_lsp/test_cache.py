@@ -105,6 +105,14 @@ def test_what_is_not_wanted_stays_so_while_it_is_typed():
     assert found.unasked == Answer((Offer("bc"),))
 
 
+def test_that_nothing_is_wanted_is_known_only_where_it_was_asked():
+    cache = Cache()
+    cache.put(at("x = ║\n"), Answer((Offer("f(a)", wanted=False),)))
+    assert cache.find(at("x = ║\n"), unasked=True) == Answer()
+    assert cache.find(at("x = f║\n"), unasked=True) is None
+    assert cache.find(at("x = f║\n")) == Answer((Offer("(a)", wanted=False),))
+
+
 def test_answers_serve_as_far_as_one_looks_back():
     cache = Cache()
     text = "a" * (LOOK_BACK + 10)

@@ -103,6 +103,34 @@ def test_figures_are_logged_and_no_text(caplog):
     assert "confidence 1.000" in caplog.text and "password" not in caplog.text
 
 
+def test_of_a_doubtful_answer_the_longest_beginning_that_is_likely_follows():
+    begun = [("self", 0.5), ("self.load", 0.4), ("self.load(path", 0.3), ("self.load(path)", 0.1)]
+    found = offered("a = ║\n", "self.load(path)", confidence=0.1, begun=begun)
+    assert found == [("self.load(path)", 0.1), ("self.load", 0.4)], (
+        "one that leaves no bracket open"
+    )
+    assert offered("a = ║\n", "self.load", confidence=0.4, begun=begun[:2]) == [("self.load", 0.4)]
+    assert offered("a = ║\n", "abc", confidence=0.1, begun=[("ab", 0.9), ("abc", 0.1)]) == [
+        ("abc", 0.1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "draft", "shown"),
+    [
+        ("a = ║\n", "self.load(pa", "self.load"),
+        ("a = ║\n", "self.load(path)", "self.load(path)"),
+        ("a = ║\n", "self.load\nb", "self.load"),
+        ("a = ║\n", "self.lo", "self"),
+        ("a = ║\n", "abc", ""),
+        ("a = ║\n", "", ""),
+        ("if a:║\n", "\n    self.load()\n    sel", "\n    self.load()"),
+    ],
+)
+def test_of_what_is_being_written_what_can_stand_as_it_is_is_shown(drawn, draft, shown):
+    assert choice.so_far(draft, at(drawn, "python")) == shown
+
+
 @pytest.mark.parametrize(("text", "short"), [("abcd", False), ("abc", True), ("a\n  b c", True)])
 def test_less_than_four_characters_are_too_short(text, short):
     assert choice.too_short(text) == short

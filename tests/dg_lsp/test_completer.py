@@ -10,6 +10,8 @@ from dg_lsp.completer import Completer
 from dg_lsp.document import Snapshot
 from dg_lsp.scheduler import Superseded
 from dg_lsp.settings import Settings
+from dg_lsp.triggers import INDENT_FIRST
+from engine.request import Draft, Mode
 from tests.answers import answer
 from tests.simulated import simulated
 
@@ -26,16 +28,19 @@ class Desk:
 
     def __init__(self, answers, **settings):
         self.answers = answers
+        self.drafts, self.mode = {}, Mode.FIM
         self.asked = []
         self.cancelled = []
         self.completer = Completer(self.infill)
         self.completer.configure(Settings(**settings))
 
-    async def infill(self, place):
+    async def infill(self, place, on_draft):
         line = place.line_left
         self.asked.append(line)
         try:
-            await asyncio.sleep(SECONDS)
+            await asyncio.sleep(SECONDS / 2)
+            on_draft(Draft(text=self.drafts.get(line, ""), step=1, mode=self.mode))
+            await asyncio.sleep(SECONDS / 2)
         except asyncio.CancelledError:
             self.cancelled.append(line)
             raise
@@ -88,6 +93,56 @@ async def test_what_the_engine_is_writing_answers_who_types_on():
     with pytest.raises(Superseded):
         await older
     assert (desk.asked, desk.cancelled) == (["x = "], [])
+
+
+@simulated
+async def test_who_types_on_as_the_engine_writes_sees_what_it_has_so_far_and_that_stays():
+    desk = Desk({"x = ": "self.save(path)"}, ask_ahead=False)
+    desk.drafts["x = "] = "self.load(pa"
+    older = asyncio.create_task(desk.shown("x = ║\n"))
+    await asyncio.sleep(0.1)
+    assert await desk.shown("x = s║\n") == (["elf.load"], SECONDS / 2 - 0.1)
+    assert await desk.shown("x = se║\n") == (["lf.load"], 0)
+    with pytest.raises(Superseded):
+        await older
+    await asyncio.sleep(SECONDS)
+    assert await desk.shown("x = self.║\n") == (["load"], 0)
+    assert await desk.shown("x = self.s║\n") == (["ave(path)"], 0)
+    assert (desk.asked, desk.cancelled) == (["x = "], [])
+
+
+@simulated
+async def test_what_is_being_written_is_not_shown_to_who_has_typed_nothing_of_it():
+    desk = Desk({"x =": " load(path)"}, ask_ahead=False)
+    desk.drafts["x ="] = " self.load(pa"
+    older = asyncio.create_task(desk.shown("x =║\n"))
+    await asyncio.sleep(0.1)
+    assert await desk.shown("x = ║\n") == (["load(path)"], SECONDS - 0.1)
+    with pytest.raises(Superseded):
+        await older
+
+
+@simulated
+async def test_who_types_otherwise_than_the_engine_writes_has_it_asked_anew():
+    desk = Desk({"x = ": "self.load(path)", "x = o": "ther(path)"}, ask_ahead=False)
+    desk.drafts["x = "] = "self.l"
+    older = asyncio.create_task(desk.shown("x = ║\n"))
+    await asyncio.sleep(0.1)
+    assert await desk.shown("x = o║\n") == (["ther(path)"], SECONDS / 2 - 0.1 + SECONDS)
+    with pytest.raises(Superseded):
+        await older
+    assert desk.cancelled == ["x = "]
+
+
+@simulated
+async def test_a_canvas_may_change_altogether_so_its_drafts_settle_nothing():
+    desk = Desk({"x = ": "other(path)"}, ask_ahead=False)
+    desk.drafts["x = "], desk.mode = "self.load(pa", Mode.DIFFUSION
+    older = asyncio.create_task(desk.shown("x = ║\n"))
+    await asyncio.sleep(0.1)
+    assert await desk.shown("x = o║\n") == (["ther(path)"], SECONDS - 0.1)
+    with pytest.raises(Superseded):
+        await older
 
 
 @simulated
@@ -175,6 +230,23 @@ async def test_nothing_is_asked_ahead_where_that_is_off_or_nothing_is_shown():
     assert desk.asked == ["x = "]
 
 
+@simulated
+async def test_where_a_line_is_to_be_indented_nothing_is_shown_and_what_is_typed_then_is_known():
+    desk = Desk({"": "    return f(a)"})
+    assert await desk.shown("def f(a):\n║\n", refusal=INDENT_FIRST) == ([], 0)
+    await asyncio.sleep(1)
+    assert await desk.shown("def f(a):\n    r║\n") == (["eturn f(a)"], 0)
+    assert desk.asked[0] == ""
+
+
+@simulated
+async def test_where_asking_ahead_is_off_a_line_to_be_indented_waits():
+    desk = Desk({"": "    return f(a)"}, ask_ahead=False)
+    await desk.shown("def f(a):\n║\n", refusal=INDENT_FIRST)
+    await asyncio.sleep(1)
+    assert desk.asked == []
+
+
 # what is shown
 
 
@@ -201,7 +273,15 @@ async def test_a_doubtful_answer_is_shown_to_who_asked_only():
     desk = Desk({"x = ": answer("f(abc)", confidence=0.3)}, min_score=0.4)
     assert await desk.shown("x = ║\n") == ([], SECONDS)
     assert await desk.shown("x = ║\n", automatic=False) == (["f(abc)"], 0)
-    assert await desk.shown("x = f║\n") == ([], 0)
+    assert await desk.shown("x = ║\n") == ([], 0)
+
+
+@simulated
+async def test_who_types_a_doubtful_answer_gives_the_engine_more_to_go_by():
+    doubt, sure = answer("f(abc)", confidence=0.3), answer("abc)", confidence=0.5)
+    desk = Desk({"x = ": doubt, "x = f(": sure}, min_score=0.4)
+    assert await desk.shown("x = ║\n") == ([], SECONDS)
+    assert await desk.shown("x = f(║\n") == (["abc)"], SECONDS)
 
 
 @simulated
@@ -263,7 +343,7 @@ async def test_another_engine_is_asked_anew():
 async def test_errors_of_the_engine_reach_who_asked():
     desk = Desk({})
 
-    async def infill(place):
+    async def infill(place, on_draft):
         raise RuntimeError("no")
 
     desk.completer._infill = infill

@@ -6,7 +6,7 @@ import pytest
 
 from dg_lsp.document import Snapshot
 from dg_lsp.rhythm import RATE
-from dg_lsp.scheduler import ORPHAN_S, RUNNING_S, Scheduler, Superseded
+from dg_lsp.scheduler import ORPHAN_S, Scheduler, Superseded
 from tests.simulated import simulated
 
 
@@ -43,7 +43,7 @@ class Desk:
         place = at(drawn, uri)
         turn = self.scheduler.turn(place)
         ended = len(self.log)
-        await turn.running()
+        await turn.running(lambda: False)
         if not any(what == "end" for _, what, _ in self.log[ended:]):
             await turn.engine(self.fill, at_once)
 
@@ -85,18 +85,35 @@ async def test_work_that_may_still_answer_goes_on():
 
 
 @simulated
-async def test_work_for_an_earlier_text_is_waited_for_but_not_long():
-    desk = Desk(seconds=1)
+async def test_work_for_an_earlier_text_is_waited_for_to_its_end():
+    desk = Desk(seconds=5)
     older = desk.asking("x║\n")
     await asyncio.sleep(0.1)
     await desk.ask("xy║\n")
     with pytest.raises(Superseded):
         await older
-    begun = round(0.1 + RUNNING_S, 3)
-    assert desk.log == [
-        *((0, "begin", "x"), (begun, "cancel", "x"), (begun, "begin", "xy")),
-        (begun + 1, "end", "xy"),
-    ]
+    assert desk.log == [(0, "begin", "x"), (5, "end", "x")]
+
+
+@simulated
+async def test_a_turn_waits_no_longer_than_until_enough_is_known_of_the_work():
+    desk = Desk(seconds=5)
+    older = desk.asking("x║\n")
+    await asyncio.sleep(0.1)
+    turn, known = desk.scheduler.turn(at("xy║\n")), []
+    asyncio.get_running_loop().call_later(1, desk.scheduler.told, "a")
+    asyncio.get_running_loop().call_later(2, known.append, "enough")
+    asyncio.get_running_loop().call_later(3, desk.scheduler.told, "a")
+    await turn.running(lambda: bool(known))
+    assert asyncio.get_running_loop().time() == pytest.approx(3.1)
+    with pytest.raises(Superseded):
+        await older
+    await asyncio.sleep(3)
+    assert desk.log == [(0, "begin", "x"), (5, "end", "x")]
+
+
+def test_there_is_nobody_to_tell_of_a_closed_document():
+    Scheduler().told("a")
 
 
 @simulated

@@ -35,7 +35,7 @@ class ScriptedEngine:
         self.log.append("connect")
         self.on_status(EngineStatus("ready", "", 1.0))
 
-    async def infill(self, request):
+    async def infill(self, request, on_draft=None):
         self.requests.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):

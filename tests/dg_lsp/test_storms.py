@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench.clock import AtOnce, run
 from bench.screen import Replay
-from bench.scripted import Scripted, Watched
+from bench.scripted import Manner, Scripted, Watched
 from bench.typist import RECORDINGS, Recording
 from dg_lsp.document import Edit, Position
 from dg_lsp.session import Session
@@ -100,7 +100,7 @@ def calls(lines):
         nonlocal count
         count += event == "call"
 
-    async def infill(request):
+    async def infill(request, on_draft=None):
         nonlocal asked
         asked += 1
         return answer("method(argument)")
@@ -143,7 +143,9 @@ def test_an_hour_of_typing_takes_no_more_memory_than_its_first_half():
 
     async def hour():
         loop = asyncio.get_running_loop()
-        replay = Replay(recording, lambda work: Watched(Scripted(final, 0.06), work), ahead=True)
+        replay = Replay(
+            recording, lambda work: Watched(Scripted(final, Manner()), work), ahead=True
+        )
         sizes = []
         while not sizes or loop.time() < 3600:
             await replay.type(f"file:///{loop.time()}.txt")

@@ -29,7 +29,7 @@ class Engine:
     async def aclose(self):
         pass
 
-    async def infill(self, request):
+    async def infill(self, request, on_draft=None):
         seed = sum(map(ord, request.prefix)) + len(request.suffix)
         self.running += 1
         try:

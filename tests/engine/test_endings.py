@@ -51,3 +51,14 @@ def check(text, suffix, kept, reason, *, single_line):
 
 def test_the_examples_in_the_docstring():
     assert doctest.testmod(endings).failed == 0
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n "])
+def test_of_nothing_nothing_can_stand_alone(text):
+    assert endings.beginnings(text) == []
+
+
+def test_a_beginning_ends_with_a_word_a_closer_or_the_line():
+    assert endings.beginnings("a_b.c = f(1) +\nd") == [
+        *("a_b", "a_b.c", "a_b.c = f", "a_b.c = f(1", "a_b.c = f(1)", "a_b.c = f(1) +")
+    ]

@@ -19,7 +19,7 @@ def answer(confidence: float, *others: tuple[str, float]) -> InfillResult:
         prompt_tokens=9,
         cached_tokens=8,
         evidence=Evidence(tokens=3, surprise=1.5, worst=-1.0, end=None, junction=-2.0),
-        line=Candidate(text="o", confidence=0.9),
+        beginnings=(Candidate(text="o", confidence=0.9),),
         alternatives=tuple(
             Candidate(text=text, confidence=p, evidence=Evidence(tokens=len(text)))
             for text, p in others
@@ -63,5 +63,5 @@ def test_the_answer_that_gave_way_is_an_alternative_and_lends_nothing():
     result = answer(0.5, ("one", 0.3), ("two", 0.5)).preferring(lambda text: text == "two")
     assert [each.text for each in result.alternatives] == ["own", "one"]
     assert result.alternatives[0].confidence == 0.5
-    assert (result.tokens, result.evidence.tokens, result.line) == (3, 3, None)
+    assert (result.tokens, result.evidence.tokens, result.beginnings) == (3, 3, ())
     assert result.forwards == 4

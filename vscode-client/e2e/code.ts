@@ -119,7 +119,9 @@ export class Code {
       await this.press("Enter");
       return appears(active);
     }, () => `${name} does not open`);
-    await this.page.locator(".editor-instance .cursor, .notebookOverlay .cell").first().waitFor({ state: "attached" });
+    // A notebook that was left keeps its cells for a while, so a text is there once its editor has the keys.
+    const ready = name.endsWith(".ipynb") ? ".notebookOverlay .cell" : ".editor-instance .monaco-editor.focused";
+    await this.page.locator(ready).first().waitFor({ state: "attached" });
   }
 
   async type(text: string): Promise<void> {

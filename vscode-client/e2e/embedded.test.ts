@@ -24,7 +24,7 @@ before(async () => {
     DG_LSP_IDLE_EXIT_S: "1",
     PYTHONPATH: ROOT,
   };
-  code = await Code.start({ settings: { "dgLsp.engine.startTimeoutS": 120 }, env });
+  code = await Code.start({ settings: { "dgLsp.engine.startTimeoutS": 120, "dgLsp.minScore": 0 }, env });
 });
 
 after(async () => {
