@@ -31,6 +31,7 @@ Device = Literal["cpu", "cuda"]
 STEPS = 8
 PROMPT_TOKENS = 512
 HOLE, SUFFIX = 32, 48
+REST_S = 4  # by then the engine has noticed that nobody asks
 TINY_TEXT: dict[str, Any] = {
     "vocab_size": 32_768,
     "hidden_size": 256,
@@ -151,8 +152,10 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
                     warm.append(spent)
                     lengths.append(result.tokens)
                     steps.append(result.timings_ms["decode"] / result.forwards)
+            busy = await client.health() or {}
             server = await asyncio.to_thread(server_memory, text)
-            health = await client.health() or {}
+            await asyncio.sleep(REST_S)
+            idle = await client.health() or {}
         finally:
             await client.stop()
             await client.aclose()
@@ -165,7 +168,8 @@ async def bench_engine(device: Device, rounds: int) -> dict[str, Any]:
             "per forward (ms)": statistics.median(steps),
             "prompt tokens": result.prompt_tokens,
             "of them from the cache": result.cached_tokens,
-            "engine memory (MB)": health["rss_bytes"] / 1e6,
+            "engine memory, right after an answer (MB)": busy["rss_bytes"] / 1e6,
+            "engine memory, at rest (MB)": idle["rss_bytes"] / 1e6,
             "language server memory (MB)": server / 1e6,
         }
 

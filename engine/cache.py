@@ -241,11 +241,14 @@ class PrefixStore:
             best.truncate(shared)
             self._caches.remove(best)
             self._caches.append(best)
-        for other in self._caches[:-1]:
-            other.convert(self._at_rest)
+        self._rest(self._caches[:-1])
         best.convert(self._dtype)
         self.trim()
         return best
+
+    def rest(self) -> None:
+        """Lets all rest until the next `lookup`."""
+        self._rest(self._caches)
 
     def clear(self) -> None:
         """Drops all prefixes."""
@@ -256,6 +259,10 @@ class PrefixStore:
         while len(self) > self._max_prefixes or self.nbytes > self._max_bytes:
             if not self._drop_oldest():
                 break
+
+    def _rest(self, caches: Sequence[PrefixCache]) -> None:
+        for cache in caches:
+            cache.convert(self._at_rest)
 
     def _drop_oldest(self) -> bool:
         """Drops the least recently used prefix; whether there was one beside that in use."""

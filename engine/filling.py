@@ -249,12 +249,20 @@ class Filling:
             alike.setdefault(wording.read(fill.ids).rstrip(), []).append(fill)
         if len(alike) == 1 or control.expired:
             return fills[:1]
+        found = [
+            (_together([fill.total for fill in same]), wording.beginning(same[0], text))
+            for text, same in alike.items()
+        ]
+        chances, spelled = zip(*sorted(found, key=lambda pair: -pair[0]), strict=True)
+        near = sum(chance >= chances[0] - policy.doubt for chance in chances)
+        if near == 1:
+            return list(spelled)
         control.check()
-        spelled = [wording.beginning(same[0], text) for text, same in alike.items()]
-        chances = [_together([fill.total for fill in same]) for same in alike.values()]
         weigh = Weigh(policy.own, policy.suffix, policy.judged)
-        best, *others = weigh.rank(self._model, cache, spelled, chances, built.suffix, built.lead)
-        return [replace(best, forwards=best.forwards + 1), *others]
+        best, *others = weigh.rank(
+            self._model, cache, spelled[:near], chances[:near], built.suffix, built.lead
+        )
+        return [replace(best, forwards=best.forwards + 1), *others, *spelled[near:]]
 
     def continued(self) -> Answer:
         """From left to right behind the prefix, as a causal model does."""

@@ -159,13 +159,19 @@ def joins(healed: str) -> bool:
 
 
 def _above(ids: Sequence[int], split: int, tokenizer: Tokenizer) -> int:
-    """How many of `ids` come before the token that begins the last line, at most `split`.
+    """How many of `ids` come before the blank ones that begin the last line, at most `split`.
 
-    Without that token, so that the number stays while the line's first word is typed: it may be
-    the lead at one keystroke and encoded at the next.
+    Without these, so that the number stays while the line's first word is typed: the last may be
+    the lead at one keystroke and encoded at the next, and they are cut otherwise in front of a word.
     """
+
+    def text(place: int) -> str:
+        return tokenizer.decode(ids[place : place + 1])
+
     for place in range(len(ids) - 1, 0, -1):
-        if "\n" in tokenizer.decode(ids[place : place + 1]):
+        if "\n" in text(place):
+            while place > 1 and not text(place - 1).strip():
+                place -= 1
             return min(place, split)
     return split
 

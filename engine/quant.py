@@ -95,7 +95,7 @@ class Int8Linear(nn.Module):
         self.turn = None if turn is None else _frozen(turn)
         rows, scales = zip(*map(kernels.quantize_rows, blocks), strict=True)
         self.rows, self.scales = _frozen(torch.cat(rows)), _frozen(torch.cat(scales)[:, 0])
-        self.ups = nn.ParameterList(_frozen(up.half()) for up in ups)
+        self.ups = nn.ParameterList(_frozen(up.t().contiguous()) for up in ups)
         outputs = sum(map(len, ups)) or len(self.rows)
         self.weight, self.scale = self.rows[:outputs], self.scales[:outputs]
 
@@ -107,10 +107,10 @@ class Int8Linear(nn.Module):
             return kernels.int8_linear(x, self.weight, self.scale, self.eps)
         both = kernels.int8_linear(x, self.rows, self.scales, self.eps).flatten(0, -2)
         out, inner = both[:, : len(self.weight)], both[:, len(self.weight) :]
-        parts = torch.split_with_sizes(out, [len(up) for up in self.ups], -1)
-        inners = torch.split_with_sizes(inner, [up.shape[1] for up in self.ups], -1)
+        parts = torch.split_with_sizes(out, [up.shape[1] for up in self.ups], -1)
+        inners = torch.split_with_sizes(inner, [len(up) for up in self.ups], -1)
         for part, low, up in zip(parts, inners, self.ups, strict=True):
-            part.addmm_(low, up.to(x.dtype).t(), alpha=-1)
+            part.addmm_(low, up, alpha=-1)
         return out.view(*x.shape[:-1], -1)
 
 

@@ -226,6 +226,11 @@ class Engine:
             timings_ms=clock.timings(),
         )
 
+    def rest(self) -> None:
+        """Gives back memory that only the next request needs; for when none comes for a while."""
+        self._prefixes.rest()
+        memory.give_back()
+
     def describe(self) -> dict[str, Any]:
         """What runs, as JSON values."""
         model = self._model

@@ -69,10 +69,10 @@ def _shards(directory: Path) -> dict[Path, set[str] | None]:
     weight_map = _json(directory / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{directory / INDEX}: weight_map must map tensor names to files")
-    shards: dict[Path, set[str]] = {}
+    listed: dict[str, set[str]] = {}
     for name, file in weight_map.items():
-        shards.setdefault(_inside(directory, file), set()).add(name)
-    return dict(shards)
+        listed.setdefault(str(file), set()).add(name)
+    return {_inside(directory, file): names for file, names in listed.items()}
 
 
 def _no_weights(directory: Path) -> str:
@@ -87,9 +87,9 @@ def _no_weights(directory: Path) -> str:
     return f"{directory} has neither model.safetensors nor {INDEX}"
 
 
-def _inside(directory: Path, file: object) -> Path:
+def _inside(directory: Path, file: str) -> Path:
     """The shard `file` of an index; raises when it is not a plain file of this directory."""
-    if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
+    if not re.fullmatch(r"[\w.-]+\.safetensors", file):
         raise CheckpointError(
             f"{directory / INDEX}: {file!r} is not the name of a safetensors file beside it"
         )

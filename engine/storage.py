@@ -21,7 +21,7 @@ from engine.errors import EngineError
 
 BACK = 256  # tokens that can always be cut off, though sliding layers forget
 PAGE = 64  # positions of a page: whole blocks of those that the attention kernel reads at once
-_SLOTS = 256  # buffers grow by this many positions at a time, and at least by a quarter
+_SLOTS = 64  # buffers grow by this many positions at a time, and at least by a sixteenth
 
 
 class PoolExhausted(EngineError):
@@ -105,7 +105,7 @@ class Buffers:
                 heads, capacity, dim = old.shape
                 kept = old[:, forgotten : forgotten + held]
                 if held + new > capacity:
-                    capacity = _rounded(max(held + new, min(capacity * 5 // 4, most + new)))
+                    capacity = _rounded(max(held + new, min(capacity * 17 // 16, most + new)))
                     pair[number] = old.new_empty(heads, capacity, dim)
                     pair[number][:, :held] = kept
                 else:

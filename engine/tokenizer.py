@@ -67,7 +67,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` without special tokens, up to the last complete character."""
         data = b"".join(self._id_bytes(i) for i in ids if i not in self._skipped)
-        return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
     def special(self, name: str) -> int:
         """The id of a special token such as `<bos>`."""
@@ -108,7 +111,7 @@ def _spelling(layout: Mapping[str, Any], path: Path) -> _Spelling:
         else steps
     )
     if names == ["ByteLevel"]:
-        return partial(_byte_level_bytes, _byte_level_alphabet())
+        return partial(_byte_level_bytes, str.maketrans(_byte_level_alphabet()))
     if names == ["Replace", "ByteFallback", "Fuse"]:
         return _fallback_bytes
     raise CheckpointError(
@@ -116,9 +119,9 @@ def _spelling(layout: Mapping[str, Any], path: Path) -> _Spelling:
     )
 
 
-def _byte_level_bytes(byte_of: Mapping[str, int], piece: str) -> bytes:
-    if all(char in byte_of for char in piece):
-        return bytes(byte_of[char] for char in piece)
+def _byte_level_bytes(byte_of: Mapping[int, int], piece: str) -> bytes:
+    if all(map(byte_of.__contains__, map(ord, piece))):
+        return piece.translate(byte_of).encode("latin-1")
     return piece.encode()  # outside the alphabet, so it cannot spell bytes
 
 

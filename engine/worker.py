@@ -20,6 +20,7 @@ from engine.request import Draft, InfillRequest, InfillResult
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 64
+_REST_AFTER_S = 2.0  # longer than one pauses between two keys
 _LEAST_DEADLINE_MS = 1e-3  # a deadline that passed in the queue still buys one step
 
 Progress = Callable[[float, str], None]
@@ -41,6 +42,9 @@ class Engine(Protocol):
         on_draft: Callable[[Draft], None] | None = None,
     ) -> InfillResult:
         """Fills the hole; polls `cancelled` between forwards and then raises Cancelled."""
+
+    def rest(self) -> None:
+        """Told when no request has come for a while."""
 
     def describe(self) -> dict[str, Any]:
         """What runs, as plain JSON values."""
@@ -135,7 +139,7 @@ class Worker:
         self.engine = self._loaded()
         if self.engine is None:
             return
-        while (job := self._next()) is not None:
+        while (job := self._next(self.engine)) is not None:
             job.deliver(_answer(self.engine, job))
             self._running = None
             self.done += 1
@@ -159,9 +163,16 @@ class Worker:
         logger.info("ready after %.1f s", self.last_used - begun)
         return engine
 
-    def _next(self) -> Job | None:
+    def _next(self, engine: Engine) -> Job | None:
+        def wanted() -> bool:
+            return bool(self._waiting) or self._closed
+
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            idle = not self._changed.wait_for(wanted, _REST_AFTER_S)
+        if idle:
+            engine.rest()
+        with self._changed:
+            self._changed.wait_for(wanted)
             if self._closed:
                 return None
             self._running = self._waiting.popleft()

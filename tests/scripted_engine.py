@@ -40,6 +40,9 @@ class ScriptedEngine:
             "trained_for_diffusion": False,
         }
 
+    def rest(self):
+        pass
+
     def infill(self, request, *, cancelled, on_draft=None):
         word, _, rest = request.prefix.partition(" ")
         if word == "fail":

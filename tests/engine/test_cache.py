@@ -162,8 +162,8 @@ def test_a_sliding_layer_that_forgets_still_shows_its_window(kept, edits):
 def test_a_sliding_layer_takes_no_more_memory_than_its_bound(kept):
     cache = make_cache(kept, window=100)
     per_slot = 2 * 2 * 4 * 4  # layers, keys and values, head_dim, bytes
-    # 100 + 2 · 256 + 60, in slots of 256; 99 + 256 + 63 + 60, in pages of 64.
-    most = per_slot * {"buffers": 768, "pages": 8 * 64}[kept]
+    # 100 + 2 · 256 + 60, in slots of 64; 99 + 256 + 63 + 60, in pages of 64.
+    most = per_slot * {"buffers": 704, "pages": 8 * 64}[kept]
     for start in range(0, 6000, 60):
         fill(cache, list(range(start, start + 60)))
         assert cache.nbytes <= most
@@ -217,7 +217,7 @@ def test_a_prefix_comes_back_as_exact_as_it_was_kept_at_rest(at_rest):
     cache.commit(range(90))
     in_use = cache.nbytes
     other = store.lookup([99])
-    share = 90 / 256 / 2 if at_rest is torch.bfloat16 else 1  # half of what is not spare
+    share = 90 / 128 / 2 if at_rest is torch.bfloat16 else 1  # half of what is not spare
     assert store.nbytes - other.nbytes == in_use * share
     assert store.lookup(range(90)) is cache
     keys, _ = cache.visible(1)
@@ -226,6 +226,17 @@ def test_a_prefix_comes_back_as_exact_as_it_was_kept_at_rest(at_rest):
     torch.testing.assert_close(keys, rounded, rtol=0, atol=0)
     fill(cache, [7])
     assert stored(cache)[-1] == 7
+
+
+def test_all_rest_while_nobody_asks():
+    store = make_store(at_rest=torch.bfloat16)
+    fill(store.lookup(range(90)), list(range(90)))
+    fill(store.lookup([99]), [99])
+    in_use = store.nbytes
+    store.rest()
+    assert store.nbytes < in_use
+    assert stored(store.lookup([99])) == [99]
+    assert stored(store.lookup(range(90))) == list(range(90))
 
 
 def test_a_fork_leaves_what_it_was_taken_from_at_rest():

@@ -38,9 +38,8 @@ def engine(tmp_path_factory) -> Engine:
     texts = [tokenizer.decode([i]) for i in range(tiny.VOCAB)]
     odd = [i for i, text in enumerate(texts) if not (text and text.isascii())]
     model.embed_tokens.weight[odd] = 0  # a logit of 0 is never the highest
-    config = EngineConfig(
-        model=directory, device="cpu", warm_start=False, beams=BeamConfig(width=2, behind=8.0)
-    )
+    policy = BeamConfig(width=2, behind=8.0, doubt=1e9)
+    config = EngineConfig(model=directory, device="cpu", warm_start=False, beams=policy)
     return Engine("sealed", config, model, tokenizer)
 
 
@@ -112,8 +111,30 @@ def test_texts_that_read_alike_count_together(engine, monkeypatch):
 
     monkeypatch.setattr(Weigh, "rank", rank)
     engine.infill(replace(ASKED, prefix="f("), cancelled=never)
-    assert [ids for ids, _ in told] == [tuple(other), tuple(alike)]
-    assert [chance for _, chance in told] == pytest.approx([-1.0, -1.5 + math.log(2)])
+    assert [ids for ids, _ in told] == [tuple(alike), tuple(other)]
+    assert [chance for _, chance in told] == pytest.approx([-1.5 + math.log(2), -1.0])
+
+
+@pytest.mark.parametrize(("behind", "read"), [(0.4, ["(ac", "(ab"]), (0.6, [])])
+def test_only_texts_about_as_likely_as_the_best_are_read(engine, monkeypatch, behind, read):
+    tokenizer = engine._tokenizer
+    texts = [
+        filled(tokenizer.encode(text), total)
+        for text, total in (("(ac", -1.0), ("(ab", -1.0 - behind), ("(ad", -3.0))
+    ]
+    monkeypatch.setattr(beams, "fill", lambda *place, **options: texts)
+    told = []
+
+    def rank(self, model, cache, fills, chances, suffix, lead):
+        told.extend(tokenizer.decode(fill.ids) for fill in fills)
+        return list(reversed(fills))
+
+    monkeypatch.setattr(Weigh, "rank", rank)
+    doubting = changed(engine, beams=BeamConfig(doubt=0.5))
+    result = doubting.infill(replace(ASKED, prefix="f("), cancelled=never)
+    assert told == read
+    assert texts_of(result) == (["ab", "ac", "ad"] if read else ["ac", "ab", "ad"])
+    assert result.forwards == 3 + bool(read)
 
 
 def filled(ids, total: float) -> Filled:

@@ -87,11 +87,12 @@ def test_the_newest_text_stays_and_the_start_moves_in_steps_while_typing(tokeniz
     assert len(starts) <= 2, "each move of the start empties the prefix cache"
 
 
-def test_what_a_sealed_suffix_sees_stays_while_a_line_is_typed(tokenizer, llama):
+@pytest.mark.parametrize("blank", ["\n    ", "\n\n    ", "\n\n\n"])
+def test_what_a_sealed_suffix_sees_stays_while_a_line_is_typed(tokenizer, llama, blank):
     """Whatever of the line's first word is healed: the suffix is encoded once a line."""
     sealed = CanvasConfig(length=64, self_conditioning=False, sealed_suffix=True)
     config = replace(llama, canvas=sealed)
-    above, line = "def f(a):\n    ", "return a + return_value"
+    above, line = f"def f(a):{blank}", "return a + return_value"
 
     def seen(typed: str) -> str:
         request = InfillRequest(prefix=above + typed, suffix="\n")
