@@ -7,6 +7,8 @@ VENV ?= .venv
 TORCH ?= cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
+# On two processes of one thread each, that take tests from each other's end: a module's stay together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test check format lint types settings bench train train-few-steps gpu-check vscode e2e-vscode \
 	e2e-nvim10 e2e-nvim12 clean
@@ -18,8 +20,8 @@ demo: $(VENV)/.engine
 test: $(VENV)/.dev
 	$(BIN)/dg-lsp pull
 	$(BIN)/dg-lsp pull smollm2-135m
-	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/engine/kernels
+	$(PYTEST)
+	TRITON_INTERPRET=1 $(PYTEST) tests/engine/kernels
 
 check: format lint types test
 
@@ -63,7 +65,7 @@ gpu-check: $(VENV)/.dev
 e2e-nvim10: SUITE = trixie
 e2e-nvim12: SUITE = forky
 e2e-nvim10 e2e-nvim12: $(VENV)/.dev
-	DG_LSP_TEST_NVIM="$$(scripts/unpack-nvim.sh $(SUITE) build/$@)" $(BIN)/python -m pytest tests/neovim
+	DG_LSP_TEST_NVIM="$$(scripts/unpack-nvim.sh $(SUITE) build/$@)" $(PYTEST) tests/neovim
 
 # The VS Code extension: checked, and packaged as vscode-client/dist/dg-lsp.vsix. Needs Node.js 20 and npm.
 vscode: vscode-client/node_modules/.package-lock.json

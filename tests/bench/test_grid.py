@@ -14,7 +14,7 @@ from tests.engine import tiny
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "block"
-    tiny.diffusion_gemma(directory, seed=4)
+    tiny.diffusion_gemma(directory, seed=4, num_hidden_layers=2)
     file = directory / "generation_config.json"
     few = {**json.loads(file.read_text()), "max_denoising_steps": 2}
     file.write_text(json.dumps(few))

@@ -133,7 +133,7 @@ def test_a_run_fills_scores_and_reports(run, tree, model, tmp_path, one_line_onl
 
 def test_without_quick_all_systems_run_that_there_are(run, tree, tmp_path, tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "block"
-    tiny.diffusion_gemma(directory, seed=4)
+    tiny.diffusion_gemma(directory, seed=4, num_hidden_layers=2)
     run("--tree", tree, "--model", directory, "--holes", 1, "--threads", 1)
     systems = {row["system"] for row in results(tmp_path)}
     assert systems == {"copy", "engine block", "causal block", "oracle block"}
@@ -212,7 +212,7 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
 ):
     monkeypatch.setattr(quality, "QUICK", {"1 line": 1})
     directory = tmp_path_factory.mktemp("models") / "block"
-    tiny.diffusion_gemma(directory, seed=4)
+    tiny.diffusion_gemma(directory, seed=4, num_hidden_layers=2)
     everything = ("--systems", "copy,engine,causal,diffusion,oracle")
     status, _, err = run(
         *("--tree", tree, "--model", directory, "--quick", "--threads", 1, *everything)
@@ -237,7 +237,7 @@ def test_a_diffusion_model_is_also_told_the_length_and_run_from_left_to_right(
 
 def test_the_report_says_what_knowing_the_length_is_worth(run, tmp_path, tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "block"
-    tiny.diffusion_gemma(directory, seed=4)
+    tiny.diffusion_gemma(directory, seed=4, num_hidden_layers=2)
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "a.py").write_text("a = 1")  # nothing behind it: the canvas is small
     status, out, _ = run(

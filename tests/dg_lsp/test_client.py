@@ -18,7 +18,7 @@ from dg_lsp.client import EngineStatus, EngineUnavailable
 from dg_lsp.settings import EngineSettings
 from engine.request import PROTOCOL, ContextChunk
 from tests.dg_lsp.clients import opened, request
-from tests.running import SCRIPTED, end_published, is_alive, published, running, until
+from tests.running import SCRIPTED, end_published, published, running, until
 
 
 def steps_done(directory):
@@ -341,14 +341,13 @@ class TestAsking:
 
 
 class TestLease:
-    async def test_it_is_held_until_the_client_closes(self, directory, monkeypatch):
-        monkeypatch.setenv("DG_LSP_IDLE_EXIT_S", "0.5")
-        async with opened(keep_alive=True) as client:
-            await client.connect()
-            await asyncio.sleep(1.2)
-            health = await client.health()
-            assert health["leases"] == 1
-        await eventually(lambda: not is_alive(health["pid"]))
+    async def test_it_is_held_until_the_client_closes(self, directory):
+        with running(directory, "--idle-exit", "1") as engine:
+            async with opened(keep_alive=True) as client:
+                await client.connect()
+                await asyncio.sleep(1.5)
+                assert (await client.health())["leases"] == 1
+            assert engine.process.wait(30) == 0
 
     async def test_without_keep_alive_there_is_none(self, directory):
         async with opened() as client:

@@ -11,6 +11,7 @@ from dg_lsp.completion import Completion
 from dg_lsp.document import Edit, Position
 from dg_lsp.session import Session, Status
 from dg_lsp.settings import EngineSettings
+from dg_lsp.surroundings import Surroundings
 from dg_lsp.triggers import Ask
 from tests.answers import answer as scripted_answer
 
@@ -59,7 +60,10 @@ class Desk:
         self.engine = ScriptedEngine(list(answers))
         self.statuses = []
         self.warnings = []
-        self.session = Session(self.engine, self.statuses.append, self.warnings.append)
+        around = Surroundings(budget_s=30)  # what is looked up comes, however busy the machine is
+        self.session = Session(
+            self.engine, self.statuses.append, self.warnings.append, around=around
+        )
 
     def open(self, text, language="python", uri=URI):
         self.session.open(uri, language, 1, text)

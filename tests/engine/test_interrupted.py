@@ -49,7 +49,7 @@ def loaded(tmp_path_factory):
     models = {}
     for name, make in (("gemma", tiny.diffusion_gemma), ("sealed", tiny.llama)):
         directory = tmp_path_factory.mktemp(name)
-        make(directory, seed=4, bos_token_id=2)
+        make(directory, seed=4, bos_token_id=2, num_hidden_layers=2)
         config = EngineConfig(model=directory, device="cpu", **SETUP)
         models[name] = config, tiny.load_ours(directory), Tokenizer.from_directory(directory)
     config, causal, tokenizer = models["sealed"]

@@ -171,7 +171,7 @@ def test_the_first_canvas_begins_with_what_is_healed_and_shows_the_guess():
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory) -> Engine:
     directory = tmp_path_factory.mktemp("tiny-gemma")
-    tiny.diffusion_gemma(directory, seed=4)
+    tiny.diffusion_gemma(directory, seed=4, num_hidden_layers=2)
     return Engine.load(EngineConfig(model=directory, device="cpu", sampler=SAMPLER))
 
 
@@ -212,7 +212,7 @@ def test_a_block_of_unknown_length_is_begun_freely_with_the_whole_suffix_told(
 
 
 def test_long_holes_can_be_left_to_others(tmp_path, monkeypatch):
-    tiny.diffusion_gemma(tmp_path, seed=4)
+    tiny.diffusion_gemma(tmp_path, seed=4, num_hidden_layers=2)
     config = EngineConfig(model=tmp_path, device="cpu", sampler=SAMPLER, long_holes=None)
     monkeypatch.setattr(long_holes, "fill", None)
     assert Engine.load(config).infill(ASKED, cancelled=lambda: False).mode is Mode.DIFFUSION

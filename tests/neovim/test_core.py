@@ -112,6 +112,7 @@ def test_nothing_is_asked_where_nobody_wants_it(typed, spoil):
     nvim = typed("")
     nvim.command(spoil)
     nvim.type("<Esc>i")
+    nvim.settle(NEOVIM_WAITS_MS)
     before = nvim.asked
     nvim.type(HELLO)
     nvim.settle(NEOVIM_WAITS_MS)

@@ -96,8 +96,16 @@ def test_a_path_that_is_no_evaluation_set_is_refused(tmp_path):
         leaks.forbidden([tmp_path])
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{"), gzip.compress(b"[1]"),
-                                     gzip.compress(b'{"prompt": "x"}'), gzip.compress(b"{}")[:-9]])  # fmt: skip
+DAMAGED = {
+    "no gzip": b"no gzip",
+    "no JSON": gzip.compress(b"{"),
+    "a list": gzip.compress(b"[1]"),
+    "another object": gzip.compress(b'{"prompt": "x"}'),
+    "cut off": gzip.compress(b"{}")[:-9],
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)  # gzip writes the time
 def test_a_damaged_problem_file_is_refused(tmp_path, content):
     (tmp_path / "p.jsonl.gz").write_bytes(content)
     with pytest.raises(EngineError, match=r"is not a file of infilling problems .*entry_point"):
