@@ -37,7 +37,10 @@ return rows
 
 # Notes what the plugin asks and tells, as it sends it.
 _LISTEN = """
-Asked, Cancelled, Told = 0, 0, {}
+Asked, Cancelled, Told, Attached = 0, 0, {}, nil
+vim.api.nvim_create_autocmd('LspAttach', { callback = function(event)
+  Attached = event.data.client_id
+end })
 vim.api.nvim_create_autocmd('LspRequest', { callback = function(event)
   local request = event.data.request
   if request.method == 'textDocument/inlineCompletion' then
@@ -250,8 +253,8 @@ def running(directory, init=None, **environment):
 
 
 def crash(nvim):
-    """Kills the server of the current buffer, the only one, and waits for the next one."""
+    """Kills the server of the current buffer, the only one, and waits until the next one has the buffer."""
     crashed = nvim.server
     (child,) = psutil.Process(nvim.process.pid).children()
     os.kill(child.pid, signal.SIGKILL)
-    until(lambda: nvim.server not in (None, crashed))
+    until(lambda: nvim.server not in (None, crashed) and nvim.lua("return Attached") == nvim.server)

@@ -142,5 +142,6 @@ def test_a_crashed_server_comes_back(typed):
     nvim = typed(HELLO)
     nvim.until_screen(*SHOWN)
     crash(nvim)
+    nvim.settle()  # Neovim takes the new server in on the next turn of its loop
     nvim.type("<Esc>ccSAY again")
     nvim.until_screen("one", "SAY againagain", "three")
