@@ -170,7 +170,10 @@ class Worker:
         with self._changed:
             idle = not self._changed.wait_for(wanted, _REST_AFTER_S)
         if idle:
-            engine.rest()
+            try:
+                engine.rest()
+            except Exception as error:  # noqa: BLE001 - resting must not end the engine either
+                logger.warning("the engine cannot rest: %s", error)
         with self._changed:
             self._changed.wait_for(wanted)
             if self._closed:

@@ -75,6 +75,7 @@ def test_requests_are_answered_as_from_buffers(name, request):
         assert [a.text for a in ours.alternatives] == [a.text for a in theirs.alternatives]
         assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-3)
         assert ours.cached_tokens == theirs.cached_tokens
+        paged.rest()
     assert paged.describe()["cached_prefixes"] > 1
     assert paged.describe()["cache_bytes"] > 0
     paged._prefixes.clear()

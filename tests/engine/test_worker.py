@@ -12,7 +12,7 @@ from engine.worker import Job, Worker
 
 class Noting:
     def __init__(self):
-        self.told = []
+        self.told, self.restless = [], False
         self.rested = threading.Event()
 
     def infill(self, request, *, cancelled, on_draft=None):
@@ -22,6 +22,8 @@ class Noting:
     def rest(self):
         self.told.append("rest")
         self.rested.set()
+        if self.restless:
+            raise MemoryError
 
 
 @pytest.fixture
@@ -29,7 +31,10 @@ def engine():
     return Noting()
 
 
-def test_it_rests_once_where_no_request_comes_and_answers_the_next(engine, monkeypatch):
+@pytest.mark.parametrize("restless", [False, True])
+def test_it_rests_once_where_no_request_comes_and_answers_the_next(engine, monkeypatch, restless):
+    """Even if resting fails."""
+    engine.restless = restless
     monkeypatch.setattr(worker, "_REST_AFTER_S", 0.01)
     ours = Worker(lambda progress: engine)
     ours.start()
