@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from engine import download, hf_config
+from engine import checksum, hf_config
 from engine.errors import EngineError
 
 ADAPTERS, CANVAS, CARD = "adapters.safetensors", "canvas.json", "MODEL_CARD.md"
@@ -24,7 +24,7 @@ def hashes(folder: Path) -> dict[str, str]:
                 f"{folder / file} is missing: this installation has no adapters for "
                 f"{folder.name}; install dg-lsp anew, or train them with `make train`"
             )
-    return {file: download.sha256(folder / file) for file in (ADAPTERS, CANVAS)}
+    return {file: checksum.sha256(folder / file) for file in (ADAPTERS, CANVAS)}
 
 
 def lay_over(folder: Path, directory: Path) -> None:

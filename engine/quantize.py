@@ -24,8 +24,8 @@ from torch import Tensor
 
 from engine import formats, hf_config, layouts
 from engine.checkpoint import Checkpoint, save_safetensors, write_index
+from engine.checksum import sha256
 from engine.config import ModelConfig
-from engine.download import sha256
 from engine.errors import EngineError
 from engine.model import shapes
 from engine.pull import MANIFEST, resolve_model

@@ -35,7 +35,7 @@ from engine.tokenizer import Tokenizer
 
 _LONG = 256  # tokens encoded for one request, from which on its memory is given back
 # All cached prefixes; on a CPU that is where somebody types and two other places of a small model.
-CACHE_BYTES = {"cuda": fit.MOST_CACHED, "cpu": 96 << 20}
+CACHE_BYTES = {"cuda": fit.MOST_CACHED, "cpu": 72 << 20}
 
 
 class Engine:
@@ -77,7 +77,7 @@ class Engine:
             self._device,
             model.dtype,
             # An int8 model is no more exact than that, and its users have less memory.
-            at_rest=torch.bfloat16 if model.embed_tokens.weight.dtype is torch.int8 else None,
+            at_rest=torch.int8 if model.embed_tokens.weight.dtype is torch.int8 else None,
             max_prefixes=config.cache_prefixes,
             max_bytes=cache_bytes,
             pools=pools,

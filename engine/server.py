@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from engine import memory
 from engine.config import EngineConfig, Template
 from engine.errors import EngineError
 from engine.rendezvous import (
@@ -187,6 +188,7 @@ def _load(options: argparse.Namespace, progress: Progress) -> Engine:
     # OpenMP threads spin for milliseconds before they sleep. Once a build or another language
     # server wants the same cores that costs far more than it gains (LOG.md, 2026-11-23).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    memory.save()
     try:
         from engine import runtime
     except ModuleNotFoundError as error:

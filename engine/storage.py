@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.config import AttentionConfig, ModelConfig
 from engine.errors import EngineError
+from engine.kernels import quantize_rows
 
 BACK = 256  # tokens that can always be cut off, though sliding layers forget
 PAGE = 64  # positions of a page: whole blocks of those that the attention kernel reads at once
@@ -60,11 +61,14 @@ class Storage(Protocol):
         """Another one with the positions before `length`."""
 
     def convert(self, length: int, dtype: torch.dtype) -> None:
-        """Keeps the positions before `length` in `dtype`."""
+        """Keeps the positions before `length` in `dtype`; what int8 keeps is not read or written."""
 
 
 class Buffers:
-    """A `Storage` whose positions lie side by side: what is read is a view of them."""
+    """A `Storage` whose positions lie side by side: what is read is a view of them.
+
+    In int8 each position of a head has a scale of its own.
+    """
 
     def __init__(
         self, layers: Sequence[AttentionConfig], device: torch.device, dtype: torch.dtype, back: int
@@ -80,6 +84,7 @@ class Buffers:
             ]
             for layer in layers
         ]
+        self._units: list[list[Tensor]] = []  # of parts in int8, [KV, capacity, 1]
 
     @property
     def end(self) -> int:
@@ -89,7 +94,7 @@ class Buffers:
     @property
     def nbytes(self) -> int:
         """See `Storage`."""
-        return sum(part.nbytes for pair in self._parts for part in pair)
+        return sum(part.nbytes for pair in (*self._parts, *self._units) for part in pair)
 
     def reserve(self, length: int, new: int) -> None:
         """See `Storage`; copies what stays where the buffers grow or something is forgotten."""
@@ -134,14 +139,29 @@ class Buffers:
         fork._window, fork._back = self._window, self._back
         fork.start = self.start if length else 0
         end = length - fork.start
-        fork._parts = [[part[:, :end].clone() for part in pair] for pair in self._parts]
+        fork._parts, fork._units = (
+            [[part[:, :end].clone() for part in pair] for pair in pairs]
+            for pairs in (self._parts, self._units)
+        )
         return fork
 
     def convert(self, length: int, dtype: torch.dtype) -> None:
         """See `Storage`; where the dtype is another one than before, without spare room."""
-        if self._parts[0][0].dtype is not dtype:
-            end = length - self.start
-            self._parts = [[part[:, :end].to(dtype) for part in pair] for pair in self._parts]
+        if self._parts[0][0].dtype is dtype:
+            return
+        end = length - self.start
+        units, self._units = self._units, []
+        for layer, pair in enumerate(self._parts):
+            parts = [part[:, :end] for part in pair]
+            if units:
+                parts = [
+                    part * unit[:, :end] for part, unit in zip(parts, units[layer], strict=True)
+                ]
+            if dtype is torch.int8:
+                rounded = [quantize_rows(part) for part in parts]
+                parts = [rows for rows, _ in rounded]
+                self._units.append([unit for _, unit in rounded])
+            self._parts[layer] = [part.to(dtype) for part in parts]
 
 
 class Pool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from engine import hf_config
 from engine.errors import CheckpointError, ConfigError
 
 _Spelling = Callable[[str], bytes]
+_KNOWN = 4096  # tokens whose spelling is kept; that of a whole vocabulary would be megabytes
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -37,7 +38,8 @@ class Tokenizer:
         self._special = {token.content: i for i, token in added.items() if token.special}
         self._skipped = frozenset(self._special.values())
         # Added tokens stand for themselves, whatever the alphabet of the vocabulary.
-        self._bytes = {i: token.content.encode() for i, token in added.items()}
+        self._added = {i: token.content.encode() for i, token in added.items()}
+        self._id_bytes = lru_cache(_KNOWN)(self._spelled)
         self._refuse_leaks()
 
     @classmethod
@@ -80,11 +82,11 @@ class Tokenizer:
             )
         return self._special[name]
 
-    def _id_bytes(self, token: int) -> bytes:
-        if token not in self._bytes:
-            piece = self._inner.id_to_token(token)  # None: the embedding is padded beyond the ids
-            self._bytes[token] = b"" if piece is None else self._piece_bytes(piece)
-        return self._bytes[token]
+    def _spelled(self, token: int) -> bytes:
+        if token in self._added:
+            return self._added[token]
+        piece = self._inner.id_to_token(token)  # None: the embedding is padded beyond the ids
+        return b"" if piece is None else self._piece_bytes(piece)
 
     def _refuse_leaks(self) -> None:
         for name in self._special:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.download import sha256
+from engine.checksum import sha256
 from engine.errors import EngineError
 from engine.pull import resolve_model
 from engine.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.download import sha256
+from engine.checksum import sha256
 from engine.train import dedup, filters, tarballs, wheels
 from engine.train.languages import SCRIPT_ENDINGS, language_of
 from engine.train.sources import Archives, Client, Package, SourceFile, refusal

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import hf_config
-from engine.download import sha256
+from engine.checksum import sha256
 from engine.errors import EngineError
 
 MANIFEST = "manifest.json"

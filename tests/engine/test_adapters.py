@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine import adapters, download
+from engine import adapters, checksum
 from engine.checkpoint import save_shards
 from engine.errors import EngineError
 
@@ -42,7 +42,7 @@ def test_shards_canvas_and_card_come_together(folder, tmp_path):
 def test_hashes_are_of_what_the_model_is_made_of(folder):
     (folder / "MODEL_CARD.md").write_text("# Tiny\n")
     assert adapters.hashes(folder) == {
-        file: download.sha256(folder / file) for file in ("adapters.safetensors", "canvas.json")
+        file: checksum.sha256(folder / file) for file in ("adapters.safetensors", "canvas.json")
     }
 
 

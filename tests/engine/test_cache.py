@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import storage
-from engine.cache import PrefixCache, PrefixStore, common_prefix_length
+from engine import kernels, storage
+from engine.cache import PrefixCache, PrefixStore, Suffix, common_prefix_length
 from engine.config import AttentionConfig, ModelConfig
 from engine.storage import BACK
 
@@ -59,7 +59,7 @@ def stored(cache: PrefixCache) -> list[int]:
     empty = torch.empty(1, 1, 0, 4)
     keys, values = cache.view_with(1, empty, empty)
     assert torch.equal(keys, -values)
-    return keys[0, 0, :, 0].int().tolist()
+    return keys[0, 0, :, 0].round().int().tolist()
 
 
 def make_store(
@@ -207,7 +207,7 @@ def test_returning_to_another_file_finds_its_prefix_again(kept):
     assert len(store) == 2
 
 
-@pytest.mark.parametrize("at_rest", [None, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("at_rest", [None, torch.float32, torch.bfloat16, torch.int8])
 def test_a_prefix_comes_back_as_exact_as_it_was_kept_at_rest(at_rest):
     store = make_store(at_rest=at_rest)
     values = torch.randn(1, 1, 90, 4)
@@ -217,19 +217,25 @@ def test_a_prefix_comes_back_as_exact_as_it_was_kept_at_rest(at_rest):
     cache.commit(range(90))
     in_use = cache.nbytes
     other = store.lookup([99])
-    share = 90 / 128 / 2 if at_rest is torch.bfloat16 else 1  # half of what is not spare
+    rounds = at_rest in (torch.bfloat16, torch.int8)
+    share = (
+        90 / 128 / 2 if rounds else 1
+    )  # half of what is not spare: int8 has a scale for four values
     assert store.nbytes - other.nbytes == in_use * share
     assert store.lookup(range(90)) is cache
     keys, _ = cache.visible(1)
     assert keys.dtype is torch.float32
     rounded = values[0].to(at_rest or torch.float32).float()
+    if at_rest is torch.int8:
+        rows, unit = kernels.quantize_rows(values[0])
+        rounded = rows * unit
     torch.testing.assert_close(keys, rounded, rtol=0, atol=0)
     fill(cache, [7])
     assert stored(cache)[-1] == 7
 
 
 def test_all_rest_while_nobody_asks():
-    store = make_store(at_rest=torch.bfloat16)
+    store = make_store(at_rest=torch.int8)
     fill(store.lookup(range(90)), list(range(90)))
     fill(store.lookup([99]), [99])
     in_use = store.nbytes
@@ -239,8 +245,23 @@ def test_all_rest_while_nobody_asks():
     assert stored(store.lookup(range(90))) == list(range(90))
 
 
-def test_a_fork_leaves_what_it_was_taken_from_at_rest():
-    store = make_store(at_rest=torch.bfloat16)
+def test_a_sealed_suffix_rests_with_its_prefix():
+    store = make_store(at_rest=torch.int8)
+    cache = store.lookup(range(90))
+    fill(cache, list(range(90)))
+    whole = (torch.full((1, 1, 3, 4), 1 / 3),) * 2
+    cache.suffix = Suffix(ids=(7, 8, 9), sees=80, room=32, keys=whole, values=whole)
+    store.rest()
+    assert {part.dtype for part in (*cache.suffix.keys, *cache.suffix.values)} == {torch.bfloat16}
+    suffix = store.lookup(range(90)).suffix
+    assert (suffix.ids, suffix.sees, suffix.room) == ((7, 8, 9), 80, 32)
+    for part in (*suffix.keys, *suffix.values):
+        torch.testing.assert_close(part, whole[0], rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("at_rest", [torch.bfloat16, torch.int8])
+def test_a_fork_leaves_what_it_was_taken_from_at_rest(at_rest):
+    store = make_store(at_rest=at_rest)
     ids = list(range(90))
     fill(store.lookup(ids), ids)
     fork = store.lookup([*ids[:10], 95])

