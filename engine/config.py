@@ -265,17 +265,12 @@ class BeamConfig:
 
     A forward goes on with `width` of them at most, and with none that is more than `behind` nats less
     likely than the best; with none at all once one that has ended is `lead` nats ahead of what has
-    not. What was written and is no more than `doubt` nats behind the best is then weighed by a causal
-    reading: see `verify.Weigh`.
+    not.
     """
 
     width: int = 4
     behind: float = 3.0
     lead: float = -1.0
-    doubt: float = 1.0
-    own: float = 0.5
-    suffix: float = 0.5
-    judged: int = 8
 
     def __post_init__(self) -> None:
         _require_positive(self, "width", "behind")

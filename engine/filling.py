@@ -28,7 +28,7 @@ from engine.prompt import Prompt
 from engine.request import Candidate, Draft, InfillRequest, Mode, StopReason
 from engine.steps import Canvas, Steps
 from engine.tokenizer import Tokenizer
-from engine.verify import Verify, Weigh
+from engine.verify import Verify
 from engine.wording import Wording
 
 FIXED_HOLE = 32  # tokens, where nobody knows the length of the hole or searches for it
@@ -227,7 +227,7 @@ class Filling:
         self, canvas: Canvas, most: int, policy: BeamConfig, cache: PrefixCache
     ) -> list[Filled]:
         """Several texts at once, and what could be copied, those that read alike as one; the best first."""
-        request, wording, built = self._request, self._wording, self._prompt
+        request, wording = self._request, self._wording
         earlier = self._earlier(self._config.warm_start)
         texts = [earlier.rest] if earlier else []
         if self._config.rivals:
@@ -238,31 +238,19 @@ class Filling:
                 single_line=request.single_line,
             )
         offered = [ids for text in texts if 0 < len(ids := wording.ids(text)) <= most]
-        control = self._control
         propose = self._drafter(in_hole=True).propose if self._config.drafts else _nothing
         fills = beams.fill(
-            self._model, cache, canvas, policy, wording.stop, control,
+            self._model, cache, canvas, policy, wording.stop, self._control,
             max_tokens=most, allowed=self._allowed, offered=offered, propose=propose,
         )  # fmt: skip
         alike: dict[str, list[Filled]] = {}
         for fill in fills:
             alike.setdefault(wording.read(fill.ids).rstrip(), []).append(fill)
-        if len(alike) == 1 or control.expired:
-            return fills[:1]
-        found = [
+        spelled = [
             (_together([fill.total for fill in same]), wording.beginning(same[0], text))
             for text, same in alike.items()
         ]
-        chances, spelled = zip(*sorted(found, key=lambda pair: -pair[0]), strict=True)
-        near = sum(chance >= chances[0] - policy.doubt for chance in chances)
-        if near == 1:
-            return list(spelled)
-        control.check()
-        weigh = Weigh(policy.own, policy.suffix, policy.judged)
-        best, *others = weigh.rank(
-            self._model, cache, spelled[:near], chances[:near], built.suffix, built.lead
-        )
-        return [replace(best, forwards=best.forwards + 1), *others, *spelled[near:]]
+        return [fill for _, fill in sorted(spelled, key=lambda pair: -pair[0])]
 
     def continued(self) -> Answer:
         """From left to right behind the prefix, as a causal model does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -20,6 +21,7 @@ def save() -> None:
     every prompt (LOG.md).
     """
     sys.modules.setdefault("numpy", None)  # type: ignore[arg-type]  # torch can do without its 11 MB
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")
     if mallopt := _of_glibc("mallopt"):
         mallopt(_MMAP_THRESHOLD, 4 << 20)
         mallopt(_TRIM_THRESHOLD, 128 << 10)

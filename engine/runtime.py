@@ -35,7 +35,7 @@ from engine.tokenizer import Tokenizer
 
 _LONG = 256  # tokens encoded for one request, from which on its memory is given back
 # All cached prefixes; on a CPU that is where somebody types and two other places of a small model.
-CACHE_BYTES = {"cuda": fit.MOST_CACHED, "cpu": 72 << 20}
+CACHE_BYTES = {"cuda": fit.MOST_CACHED, "cpu": 64 << 20}
 
 
 class Engine:

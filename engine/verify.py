@@ -57,42 +57,6 @@ class Verify:
         return float(reading[length:].sum()) + self.beta * own
 
 
-@dataclass(frozen=True, slots=True)
-class Weigh:
-    """Ranks texts that were written from left to right by three sums of log-probabilities, in nats.
-
-    What wrote them knew both sides of the hole; a causal reading adds what it finds of the text
-    behind the prefix alone, times `own`, and of the first `judged` tokens of the suffix behind both,
-    times `suffix`. That of the writing counts 1 - `own`.
-    """
-
-    own: float
-    suffix: float
-    judged: int
-
-    def rank(
-        self,
-        model: Transformer,
-        cache: PrefixCache,
-        fills: Sequence[Filled],
-        chances: Sequence[float],
-        suffix: Sequence[int],
-        lead: Sequence[int] = (),
-    ) -> list[Filled]:
-        """The fills between the cached prefix with `lead` and `suffix`, the best first.
-
-        `chances` are their log-probabilities as they were written, ends included. One causal forward
-        for all of them; the cache is left as it was. Each gets the reading's `junction`.
-        """
-        readings = _readings(model, cache, fills, suffix[: self.judged], lead)
-        found = []
-        for fill, chance, reading in zip(fills, chances, readings, strict=True):
-            own, behind = float(reading[: len(fill.ids)].sum()), reading[len(fill.ids) :]
-            score = (1 - self.own) * chance + self.own * own + self.suffix * float(behind.sum())
-            found.append((score, _read(fill, reading)))
-        return [fill for _, fill in sorted(found, key=lambda pair: -pair[0])]
-
-
 def judged(
     model: Transformer,
     cache: PrefixCache,

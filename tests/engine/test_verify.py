@@ -10,7 +10,7 @@ import torch
 from engine import causal
 from engine.infill import Control, Filled
 from engine.request import StopReason
-from engine.verify import Verify, Weigh
+from engine.verify import Verify
 from tests.engine import tiny
 from tests.engine.test_causal import reference_reading
 from tests.engine.test_model import fresh_cache, random_ids
@@ -104,21 +104,3 @@ def test_the_ranking_is_that_of_one_reading_after_the_other(family, beta, tmp_pa
     for each in ranked:
         behind = reference_reading(pair, [*ids, *each.ids], suffix[:16])
         assert each.junction == pytest.approx(sum(behind) / 16, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("weigh", "best"),
-    [
-        (Weigh(own=0.0, suffix=0.0, judged=2), (NEW, YORK)),  # the writer's favourite
-        (Weigh(own=1.0, suffix=0.0, judged=2), (SAN,)),  # what is read most easily: the shortest
-        (Weigh(own=0.5, suffix=0.05, judged=1), (NEW, YORK)),
-        (Weigh(own=0.5, suffix=2.0, judged=1), (SAN, FRANCISCO)),  # what the suffix follows best
-        (Weigh(own=0.5, suffix=2.0, judged=0), (NEW, YORK)),  # none of it is read
-    ],
-)
-def test_texts_are_weighed_by_their_writer_a_reader_and_the_suffix(weigh, best):
-    model = Follows((IN, NEW), (IN, SAN), (NEW, YORK), (SAN, FRANCISCO), (FRANCISCO, DOT))
-    fills = [filled(SAN), filled(NEW, YORK), filled(SAN, FRANCISCO)]
-    ranked = weigh.rank(model, NOWHERE, fills, [-3.0, -1.0, -1.5], [DOT, DOT], lead=[IN])
-    assert ranked[0].ids == best
-    assert (ranked[0].junction is None) == (weigh.judged == 0)
