@@ -96,6 +96,8 @@ class Int8Linear(nn.Module):
         rows, scales = zip(*map(kernels.quantize_rows, blocks), strict=True)
         self.rows, self.scales = _frozen(torch.cat(rows)), _frozen(torch.cat(scales)[:, 0])
         self.ups = nn.ParameterList(_frozen(up.t().contiguous()) for up in ups)
+        self._ups = tuple(self.ups)  # whose own iteration would cost a forward milliseconds
+        self._sizes = [*map(len, ups), *(up.shape[1] for up in ups)]  # of outputs, of ranks
         outputs = sum(map(len, ups)) or len(self.rows)
         self.weight, self.scale = self.rows[:outputs], self.scales[:outputs]
 
@@ -103,15 +105,13 @@ class Int8Linear(nn.Module):
         """x [..., inputs] -> [..., outputs]."""
         if self.turn is not None:
             x = turned(x, self.turn)
-        if on_canvas or not self.ups:
+        if on_canvas or not self._ups:
             return kernels.int8_linear(x, self.weight, self.scale, self.eps)
         both = kernels.int8_linear(x, self.rows, self.scales, self.eps).flatten(0, -2)
-        out, inner = both[:, : len(self.weight)], both[:, len(self.weight) :]
-        parts = torch.split_with_sizes(out, [up.shape[1] for up in self.ups], -1)
-        inners = torch.split_with_sizes(inner, [len(up) for up in self.ups], -1)
-        for part, low, up in zip(parts, inners, self.ups, strict=True):
+        parts, count = both.split_with_sizes(self._sizes, -1), len(self._ups)
+        for part, low, up in zip(parts[:count], parts[count:], self._ups, strict=True):
             part.addmm_(low, up, alpha=-1)
-        return out.view(*x.shape[:-1], -1)
+        return both[:, : len(self.weight)].view(*x.shape[:-1], -1)
 
 
 class Int8Embedding(nn.Module):
