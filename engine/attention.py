@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine import kernels
 from engine.cache import PrefixCache, Suffix
 from engine.config import AttentionConfig, ModelConfig
-from engine.modules import Norm, Projection
+from engine.modules import Norm, Projection, Rows
 
 
 class Attention(nn.Module):
@@ -42,7 +42,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, step: Pass, index: int) -> Tensor:
         """x [B, N, D] -> [B, N, D]."""
-        q, k, v = self._inputs(x, step.on_canvas)
+        q, k, v = self._inputs(x, step.adapted)
         cos, sin = step.rotary(self.shape)
         if self.qkv_norms:
             weights = self.q_norm.weight, self.k_norm.weight
@@ -52,34 +52,41 @@ class Attention(nn.Module):
             turned = kernels.rotate(torch.cat((q, k), 2), cos, sin)  # half the steps of one by one
             q, k = torch.split_with_sizes(turned, heads, 2)
         out = step.attend(index, q, k.transpose(1, 2), v.transpose(1, 2), self)
-        projected: Tensor = self.o_proj(out.flatten(2), step.on_canvas)
+        projected: Tensor = self.o_proj(out.flatten(2), step.adapted)
         return projected
 
-    def _inputs(self, x: Tensor, on_canvas: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _inputs(self, x: Tensor, adapted: Rows | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, N, H, head_dim], keys and values [B, N, KV, head_dim] of x [B, N, D]."""
         heads = (*x.shape[:2], -1, self.shape.head_dim)
         if self.qkv_proj is not None:
             counts = [self.shape.heads, self.shape.kv_heads, self.shape.kv_heads]
             counts = counts[: 3 - self.shape.value_is_key]
-            q, *keys = self.qkv_proj(x, on_canvas).view(heads).split(counts, 2)
+            q, *keys = self.qkv_proj(x, adapted).view(heads).split(counts, 2)
             return q, keys[0], keys[-1]
-        q = self.q_proj(x, on_canvas).view(heads)
-        k = self.k_proj(x, on_canvas).view(heads)
-        v = k if self.shape.value_is_key else self.v_proj(x, on_canvas).view(heads)
+        q = self.q_proj(x, adapted).view(heads)
+        k = self.k_proj(x, adapted).view(heads)
+        v = k if self.shape.value_is_key else self.v_proj(x, adapted).view(heads)
         return q, k, v
 
 
 class Pass(ABC):
     """What all layers of one forward share: rotary tables, and who sees whom.
 
-    `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work.
+    `causal` says which of a layer's two scalars is meant, `on_canvas` whether adapters work, on all
+    rows but the first `plain`.
     """
 
     def __init__(
-        self, positions: Tensor, dtype: torch.dtype, *, causal: bool, on_canvas: bool
+        self,
+        positions: Tensor,
+        dtype: torch.dtype,
+        *,
+        causal: bool,
+        on_canvas: bool,
+        plain: int = 0,
     ) -> None:
         self.causal = causal
-        self.on_canvas = on_canvas
+        self.adapted = slice(plain, None) if on_canvas else None
         self._positions = positions
         self._dtype = dtype
         self._tables: dict[AttentionConfig, tuple[Tensor, Tensor]] = {}
@@ -147,7 +154,8 @@ class Tree(Pass):
 
     They see its first `trunk` tokens; of the M tokens behind these, themselves last, what `seen` [N, M]
     says. `depths` [M] says how far behind the trunk each stands in its text, `shift` how much further
-    its position is.
+    its position is. The first `plain` rows are the prefix's own: without adapters, and they do not see
+    the trunk's last `hidden` tokens.
     """
 
     def __init__(
@@ -160,9 +168,13 @@ class Tree(Pass):
         seen: Tensor,
         *,
         on_canvas: bool,
+        plain: int,
+        hidden: int,
     ) -> None:
         self._own = depths[-len(seen) :]
-        super().__init__(trunk + self._own + shift, dtype, causal=True, on_canvas=on_canvas)
+        places = trunk + self._own + shift
+        super().__init__(places, dtype, causal=True, on_canvas=on_canvas, plain=plain)
+        self._plain, self._hidden = plain, hidden
         self._cache, self._trunk = cache, trunk
         self._depths, self._seen = depths, seen
         self._masks: dict[int | None, Tensor] = {}
@@ -180,6 +192,7 @@ class Tree(Pass):
             behind = torch.arange(first, self._trunk, device=self._seen.device) - self._trunk
             distance = self._own[:, None] - torch.cat((behind, self._depths))
             allowed = torch.cat((self._seen.new_ones(len(self._seen), len(behind)), self._seen), 1)
+            allowed[: self._plain, len(behind) - self._hidden : len(behind)] = False
             if window is not None:
                 assert self._cache.length == self._trunk, "a window moves on with what is behind it"
                 allowed &= distance < window

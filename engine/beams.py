@@ -7,7 +7,8 @@ requests.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,12 +44,14 @@ def fill(
 
     `stop_at`, `allowed` and `propose`, which is asked where a forward has one text to go on with, are
     those of `causal.decode`. All texts have all forwards that were made. At the deadline those that
-    have ended are the answer, or else the best beginning. The cache is left as it was.
+    have ended are the answer, or else the best beginning. The cache is left as it was, but for the
+    canvas' `late` tokens, which the first forward encodes too: they are in it then.
     """
     control.check()
-    with sealed(model, cache, canvas) as shift:
-        beliefs = _Beliefs(model, cache, canvas.lead, shift)
+    with _extended(cache, canvas) as keep, sealed(model, cache, canvas) as shift:
+        beliefs = _Beliefs(model, cache, canvas, shift)
         beliefs.ask(ids[:end] for ids in ((), *offered) for end in range(len(ids) + 1))
+        keep()
         copies = [beliefs.read(ids) for ids in offered]
         texts = [_Text()]
         while live := _unfinished(texts, policy):
@@ -71,6 +74,20 @@ def fill(
     found = {text.ids: text for text in (*copies, *ended)}
     ranked = sorted(found.values(), key=lambda text: -text.total)
     return [text.filled(beliefs.forwards) for text in ranked]
+
+
+@contextmanager
+def _extended(cache: PrefixCache, canvas: Canvas) -> Iterator[Callable[[], None]]:
+    """Makes the `late` tokens of `canvas` part of the cache in the end.
+
+    The given call keeps what the first forward has written of them.
+    """
+    kept: list[tuple[Tensor, ...]] = []
+    try:
+        yield lambda: kept.extend(cache.written(canvas.late))
+    finally:
+        if kept:
+            cache.append(canvas.lead[: canvas.late], *kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +157,16 @@ def _unfinished(texts: Sequence[_Text], policy: BeamConfig) -> list[_Text]:
 class _Beliefs:
     """What the model believes comes after each text that was asked about."""
 
-    def __init__(
-        self, model: Transformer, cache: PrefixCache, lead: Sequence[int], shift: int
-    ) -> None:
-        own = model.config.canvas
+    def __init__(self, model: Transformer, cache: PrefixCache, canvas: Canvas, shift: int) -> None:
+        own, lead = model.config.canvas, canvas.lead
         assert own and lead, "a hole is written behind the last tokens of its prefix"
         self.forwards = 0
         self.ends: list[int] = [*model.config.eos_ids]
         self.ends += [own.empty_id] if own.empty_id is not None else []
         self._model, self._never, self._lead = model, own.mask_id, tuple(lead)
-        self._tree = Tree(model, cache, shift=shift, on_canvas=True)
+        self._tree = Tree(
+            model, cache, shift=shift, on_canvas=True, late=canvas.late, sealed=len(canvas.clamped)
+        )
         self._after: dict[Ids, Tensor] = {}
 
     def __contains__(self, ids: Ids) -> bool:

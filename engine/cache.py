@@ -125,11 +125,11 @@ class PrefixCache:
 
     def last(self, count: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Copies of the last `count` positions' keys and values, per layer [1, KV, count, D]."""
-        rows = self.length - count, self.length
-        parts = [self._storages[window].read(number, *rows) for window, number in self._places]
-        return tuple(keys[None].clone() for keys, _ in parts), tuple(
-            values[None].clone() for _, values in parts
-        )
+        return self._copies(self.length - count, self.length)
+
+    def written(self, count: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Copies, as of `last`, of the first `count` positions behind the prefix, which a forward wrote."""
+        return self._copies(self.length, self.length + count)
 
     def commit(self, ids: Sequence[int]) -> None:
         """Makes the last forward's keys and values part of the prefix; `ids` are its tokens."""
@@ -137,11 +137,11 @@ class PrefixCache:
         ends = [held.end for held in self._storages.values()]
         assert min(ends) >= self.length, "commit without a forward"
 
-    def append(self, suffix: Suffix) -> None:
-        """Makes an encoded suffix part of the prefix."""
-        for index, (keys, values) in enumerate(zip(suffix.keys, suffix.values, strict=True)):
-            self.view_with(index, keys, values)
-        self.commit(suffix.ids)
+    def append(self, ids: Sequence[int], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Makes tokens part of the prefix whose keys and values, per layer [1, KV, N, D], are at hand."""
+        for index, (own_keys, own_values) in enumerate(zip(keys, values, strict=True)):
+            self.view_with(index, own_keys, own_values)
+        self.commit(ids)
 
     def truncate(self, length: int) -> None:
         """Forgets everything from position `length` on, which is 0 or at least `shortest`."""
@@ -182,6 +182,12 @@ class PrefixCache:
             held.convert(self.length, dtype)
         if self.suffix:
             self.suffix = self.suffix.to(torch.bfloat16 if dtype is torch.int8 else dtype)
+
+    def _copies(self, first: int, end: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        parts = [self._storages[window].read(number, first, end) for window, number in self._places]
+        return tuple(keys[None].clone() for keys, _ in parts), tuple(
+            values[None].clone() for _, values in parts
+        )
 
     def _first(self, window: int | None) -> int:
         return 0 if window is None else max(0, self.length - (window - 1))

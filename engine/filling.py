@@ -33,6 +33,7 @@ from engine.wording import Wording
 
 FIXED_HOLE = 32  # tokens, where nobody knows the length of the hole or searches for it
 LONG_HOLE = 64  # the same for several lines, where a slot that stays empty costs nothing
+_LATE = 16  # tokens of the prefix, at most, that the first forward over a hole encodes as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,10 +213,13 @@ class Filling:
             # As much room as in training, whatever may be written and is healed: so the suffix
             # stays where it is from one keystroke to the next.
             canvas = replace(canvas, hole=room)
-        cache, cached = self._prefix()
+        policy = self._config.beams if not request.hole_tokens else None
+        cache, cached = self._prefix(leave=_LATE if policy else 0)
+        late = self._prompt.ids[cache.length :]
         self._clock.mark("encode")
-        policy = self._config.beams
-        if policy and not request.hole_tokens:
+        if policy:
+            room += len(canvas.lead)
+            canvas = replace(canvas, lead=(*late, *canvas.lead), late=len(late), room=room)
             fills = self._several(canvas, most, policy, cache)
         else:
             steered = self._steered(in_hole=True)
@@ -353,12 +357,16 @@ class Filling:
             return 0  # a slot more would be a word more
         return len(self._parts.tokenizer.encode(healed))
 
-    def _prefix(self) -> tuple[PrefixCache, int]:
-        """The encoded prompt, and how many tokens of it were at hand."""
-        ids = self._prompt.ids
+    def _prefix(self, leave: int = 0) -> tuple[PrefixCache, int]:
+        """The encoded prompt, and how many tokens of it were at hand.
+
+        If no more than `leave` are new, and a sealed suffix does not see them, they are not encoded.
+        """
+        ids, sees = self._prompt.ids, self._prompt.above
         cache = self._parts.prefixes.lookup(ids)
         cached = cache.length
-        self._encode(cache, ids[cached:])
+        if sees is None or cached < sees or len(ids) - cached > leave:
+            self._encode(cache, ids[cached:])
         return cache, cached
 
     def _encode(self, cache: PrefixCache, ids: Sequence[int]) -> Tensor | None:

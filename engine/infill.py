@@ -155,7 +155,8 @@ def sealed(model: Transformer, cache: PrefixCache, canvas: Canvas) -> Iterator[i
     length = cache.length
     try:
         if canvas.clamped:
-            cache.append(encoded_suffix(model, cache, canvas))
+            suffix = encoded_suffix(model, cache, canvas)
+            cache.append(suffix.ids, suffix.keys, suffix.values)
         yield -len(canvas.clamped)
     finally:
         cache.truncate(length)

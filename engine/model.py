@@ -101,6 +101,8 @@ class Transformer(nn.Module):
         *,
         shift: int = 0,
         on_canvas: bool = False,
+        plain: int = 0,
+        hidden: int = 0,
     ) -> Tensor:
         """A pass over tokens of texts that share beginnings; see `attention.Tree`.
 
@@ -109,7 +111,10 @@ class Transformer(nn.Module):
         """
         x = self.embed(torch.tensor([list(ids)], device=seen.device))
         places = torch.tensor(list(depths), device=seen.device)
-        step = Tree(places, shift, x.dtype, cache, trunk, seen, on_canvas=on_canvas)
+        step = Tree(
+            places, shift, x.dtype, cache, trunk, seen,
+            on_canvas=on_canvas, plain=plain, hidden=hidden,
+        )  # fmt: skip
         return self._layers(x, step)[0]
 
     def moved(self, suffix: Suffix, by: int) -> Suffix:
@@ -299,7 +304,7 @@ class Layer(nn.Module):
         if self.config.post_norms:
             attended = self.post_attention_layernorm(attended)
         x = x + attended
-        forwarded = self.mlp(self.pre_feedforward_layernorm(x), step.on_canvas)
+        forwarded = self.mlp(self.pre_feedforward_layernorm(x), step.adapted)
         if self.config.experts:
             routed = self._experts(x, self.pre_feedforward_layernorm_2(x)).sum(-2)
             routed = self.post_feedforward_layernorm_2(routed)
@@ -329,7 +334,7 @@ class Layer(nn.Module):
             self.post_feedforward_layernorm.weight,
             following.weight,
         )
-        forwarded, routed = self.mlp(dense, step.on_canvas), self._experts(x, experts)
+        forwarded, routed = self.mlp(dense, step.adapted), self._experts(x, experts)
         return kernels.join_feedforward(
             x, forwarded, routed, weights, self._scalar(step), self.config.norm_eps
         )

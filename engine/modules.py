@@ -18,6 +18,9 @@ from engine import kernels
 from engine.config import ModelConfig
 from engine.weights import PackedWeight
 
+Rows = slice  # of a forward, from a first one on: those of canvases, on which adapters work
+ALL = slice(0, None)
+
 
 class Projection(nn.Linear):
     """A linear layer without bias; on a canvas plus a low-rank adapter, where the model has them.
@@ -34,12 +37,12 @@ class Projection(nn.Linear):
             self.adapter_up = nn.Parameter(torch.zeros(outputs, rank))
         self.rank = rank
 
-    def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
+    def forward(self, x: Tensor, adapted: Rows | None = None) -> Tensor:
         """x [..., inputs] -> [..., outputs]."""
         out = kernels.linear(x, self.weight)
-        if self.rank and on_canvas:
+        if self.rank and adapted:
             down, up = self.adapter_down.to(x.dtype), self.adapter_up.to(x.dtype)
-            out = out + F.linear(F.linear(x, down), up)
+            out[..., adapted, :] += F.linear(F.linear(x[..., adapted, :], down), up)
         return out
 
 
@@ -68,17 +71,17 @@ class GatedMLP(nn.Module):
         self.down_proj = Projection(config.intermediate_size, config.hidden_size, rank)
         self.gate_up_proj: nn.Module | None = None  # the first two as one, in few bits
 
-    def forward(self, x: Tensor, on_canvas: bool) -> Tensor:
+    def forward(self, x: Tensor, adapted: Rows | None) -> Tensor:
         """x [..., D] -> [..., D]."""
         if self.gate_up_proj is None:
-            gate, up = self.gate_proj(x, on_canvas), self.up_proj(x, on_canvas)
+            gate, up = self.gate_proj(x, adapted), self.up_proj(x, adapted)
         else:
             gate_up: Any = self.gate_up_proj.weight
             down: Any = self.down_proj.weight
             if isinstance(down, PackedWeight) and not self.down_proj.rank:
                 return kernels.gated_mlp(x, gate_up, down, self.activation)
-            gate, up = self.gate_up_proj(x, on_canvas).chunk(2, -1)
-        out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), on_canvas)
+            gate, up = self.gate_up_proj(x, adapted).chunk(2, -1)
+        out: Tensor = self.down_proj(kernels.gated(gate, up, self.activation), adapted)
         return out
 
 
@@ -135,6 +138,6 @@ class SelfConditioning(GatedMLP):
         """embedded, soft [B, C, D] -> [B, C, D]."""
         # Where frozen weights are in bfloat16, these may be trained in float32.
         soft = soft.to(self.pre_norm.weight.dtype)
-        signal = super().forward(self.pre_norm(soft), on_canvas=True)
+        signal = super().forward(self.pre_norm(soft), ALL)
         total = embedded + signal.to(embedded.dtype)
         return kernels.rms_norm(total, None, self.pre_norm.eps) if self.normalised else total

@@ -23,7 +23,7 @@ from engine import kernels
 from engine.config import ModelConfig
 from engine.errors import ConfigError
 from engine.model import Layer, Transformer
-from engine.modules import Norm, Projection
+from engine.modules import ALL, Norm, Projection, Rows
 
 _BLOCK = 64  # channels that are turned together, at most
 _AT_ONCE = 4096  # rows of a table that are rounded together
@@ -101,14 +101,15 @@ class Int8Linear(nn.Module):
         outputs = sum(map(len, ups)) or len(self.rows)
         self.weight, self.scale = self.rows[:outputs], self.scales[:outputs]
 
-    def forward(self, x: Tensor, on_canvas: bool = False) -> Tensor:
+    def forward(self, x: Tensor, adapted: Rows | None = None) -> Tensor:
         """x [..., inputs] -> [..., outputs]."""
         if self.turn is not None:
             x = turned(x, self.turn)
-        if on_canvas or not self._ups:
+        if adapted == ALL or not self._ups:
             return kernels.int8_linear(x, self.weight, self.scale, self.eps)
         both = kernels.int8_linear(x, self.rows, self.scales, self.eps).flatten(0, -2)
-        parts, count = both.split_with_sizes(self._sizes, -1), len(self._ups)
+        plain = both if adapted is None else both[: adapted.start]
+        parts, count = plain.split_with_sizes(self._sizes, -1), len(self._ups)
         for part, low, up in zip(parts[:count], parts[count:], self._ups, strict=True):
             part.addmm_(low, up, alpha=-1)
         return both[:, : len(self.weight)].view(*x.shape[:-1], -1)

@@ -27,7 +27,8 @@ class Canvas:
     """[lead | hole | clamped]: known ids, `hole` undecided positions, known ids.
 
     `lead` is the last token of the prefix where the model predicts one position earlier
-    (`CanvasConfig.shifted`) or seals the suffix: it is then on the canvas and not in the cache. `guess` is what the
+    (`CanvasConfig.shifted`) or seals the suffix: it is then on the canvas and not in the cache. The first `late`
+    of `lead` are the prefix's own, which are not in the cache yet. `guess` is what the
     hole's first positions show before the first step, instead of noise. `begin` are the ids the
     hole may begin with; none stands for all. `sees` is how many tokens of the prefix a sealed
     suffix sees, None stands for all; it is encoded as it stands behind `room` positions, None: its own
@@ -38,6 +39,7 @@ class Canvas:
     hole: int
     clamped: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
+    late: int = 0
     guess: tuple[int, ...] = ()
     begin: tuple[int, ...] = ()
     sees: int | None = None

@@ -20,13 +20,23 @@ class Tree:
     """It grows behind what is cached when it is made; after one forward alone the cache is as it was.
 
     Who made it cuts the cache after more of them. `shift` and `on_canvas` are those of `Transformer.encode`.
+    All texts may begin with `late` tokens of the prefix, which do not see what is `sealed`, the last
+    tokens cached, and are encoded as the prefix is.
     """
 
     def __init__(
-        self, model: Transformer, cache: PrefixCache, *, shift: int = 0, on_canvas: bool = False
+        self,
+        model: Transformer,
+        cache: PrefixCache,
+        *,
+        shift: int = 0,
+        on_canvas: bool = False,
+        late: int = 0,
+        sealed: int = 0,
     ) -> None:
         self._model, self._cache, self._trunk = model, cache, cache.length
         self._shift, self._on_canvas = shift, on_canvas
+        self._late, self._sealed = late, sealed
         self._rows: dict[Ids, int] = {}  # of each text's last token, behind the trunk
         self._new: list[int] = []  # tokens of the last forward; the next one commits them
 
@@ -49,5 +59,6 @@ class Tree:
         states = self._model.tree(
             self._new, depths, self._cache, self._trunk, seen,
             shift=self._shift, on_canvas=self._on_canvas,
+            plain=max(0, self._late - first), hidden=self._sealed,
         )  # fmt: skip
         return states[[self._rows[ids] - first for ids in texts]]

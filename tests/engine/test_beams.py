@@ -72,6 +72,53 @@ def test_all_texts_of_a_few_tokens_are_found_with_the_odds_of_each_alone(model, 
             assert each.end == pytest.approx(same.end, abs=1e-4)
 
 
+LATE = replace(
+    HOLE, sees=1, room=len(HOLE.lead) + HOLE.hole
+)  # its suffix sees the first token only
+
+
+@torch.inference_mode()
+def prefixes(model, cached):
+    """The whole prefix, its first `cached` tokens, and a hole with the others before it."""
+    whole, cache = fresh_cache(model), fresh_cache(model)
+    model.encode(PREFIX, whole)
+    model.encode(PREFIX[:cached], cache)
+    late = PREFIX[cached:]
+    return whole, cache, replace(LATE, lead=(*late, *LATE.lead), late=len(late))
+
+
+def held(cache, layers):
+    return [part for layer in range(layers) for part in cache.visible(layer)]
+
+
+@pytest.mark.parametrize("cached", [1, 2])
+def test_the_last_tokens_of_the_prefix_may_come_with_the_first_forward(model, cached):
+    whole, cache, hole = prefixes(model, cached)
+    options = {"max_tokens": 3, "allowed": among(30, 31, EMPTY), "offered": [(31, 33)]}
+    expected = beams.fill(model, whole, LATE, EVERYTHING, no_stop, Control(), **options)
+    found = beams.fill(model, cache, hole, EVERYTHING, no_stop, Control(), **options)
+    assert [each.ids for each in found] == [each.ids for each in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.total == pytest.approx(theirs.total, abs=1e-4)
+        assert ours.forwards == theirs.forwards
+    assert cache.ids == whole.ids == PREFIX
+    layers = len(model.config.layers)
+    torch.testing.assert_close(held(cache, layers), held(whole, layers), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("forwards", [0, 1])
+def test_what_the_first_forward_encoded_stays_where_the_answer_is_given_up(model, forwards):
+    whole, cache, hole = prefixes(model, 1)
+    asked = itertools.count()
+    given_up = Control(cancelled=lambda: next(asked) >= forwards)
+    with pytest.raises(Cancelled):
+        beams.fill(model, cache, hole, EVERYTHING, no_stop, given_up, max_tokens=3)
+    assert cache.ids == PREFIX[: 1 if forwards == 0 else None]
+    layers = len(model.config.layers)
+    whole.truncate(cache.length)
+    torch.testing.assert_close(held(cache, layers), held(whole, layers), atol=1e-5, rtol=1e-4)
+
+
 def test_one_text_alone_is_what_is_written_from_left_to_right(model):
     cache = fresh_cache(model)
     with torch.inference_mode():

@@ -8,6 +8,7 @@ from engine import beams
 from engine import request as vocabulary
 from engine.config import BeamConfig, EngineConfig
 from engine.infill import Filled
+from engine.model import Transformer
 from engine.request import InfillRequest, InfillResult, Mode, StopReason
 from engine.runtime import Engine
 from engine.tokenizer import Tokenizer
@@ -90,6 +91,21 @@ def test_the_cache_serves_the_next_request_as_if_nothing_had_been_compared(engin
     following = replace(ASKED, prefix=ASKED.prefix + "x", suffix=")\n", hole_tokens=8)
     ours, theirs = (each.infill(following, cancelled=never) for each in (engine, alone))
     assert (ours.text, ours.cached_tokens) == (theirs.text, theirs.cached_tokens)
+
+
+def test_a_few_typed_tokens_are_encoded_with_the_first_forward(engine, monkeypatch):
+    typed = replace(ASKED, prefix=ASKED.prefix + "w")
+    cold = changed(engine).infill(typed, cancelled=never)
+    warm = changed(engine)
+    warm.infill(ASKED, cancelled=never)
+    monkeypatch.setattr(Transformer, "encode", None)
+    ours = warm.infill(typed, cancelled=never)
+    assert 0 < ours.prompt_tokens - ours.cached_tokens < 16
+    assert texts_of(ours) == texts_of(cold)
+    assert ours.confidence == pytest.approx(cold.confidence, rel=1e-3)
+    again = warm.infill(typed, cancelled=never)
+    assert again.cached_tokens == again.prompt_tokens
+    assert texts_of(again) == texts_of(cold)
 
 
 def test_texts_that_read_alike_count_together(engine, monkeypatch):

@@ -7,6 +7,7 @@ from engine import kernels, storage
 from engine.attention import Canvases
 from engine.cache import PrefixCache
 from engine.kernels import reference
+from engine.modules import ALL
 from tests.engine import tiny
 from tests.engine.test_model import random_ids
 
@@ -53,7 +54,7 @@ def test_experts_add_up_to_the_same(pair, count):
 @torch.inference_mode()
 def test_the_dense_mlp_is_the_same(pair):
     (ours, theirs), x = layers(pair, FULL), rows(1, 7, tiny.TEXT["hidden_size"])
-    close(ours.mlp(x, on_canvas=True), theirs.mlp(x))
+    close(ours.mlp(x, ALL), theirs.mlp(x))
 
 
 @torch.inference_mode()

@@ -39,12 +39,14 @@ def adapted(model: Transformer, seed: int) -> Transformer:
 
 @torch.inference_mode()
 def everything(model: Transformer) -> torch.Tensor:
-    """Logits of a causal pass, and of both kinds of canvas rows where there are any."""
+    """Logits of a causal pass, and of all kinds of canvas rows where there are any."""
     cache = PrefixCache(model.config, CPU, model.dtype)
     found = [model.encode(IDS[:10], cache)[0], model.encode(IDS[10:], cache)[0]]
     if model.config.canvas:
         found.append(model.canvas(torch.tensor([IDS[:9]]), cache, None)[0])
         found.append(model.encode(IDS[:7], cache, shift=3, on_canvas=True)[0])
+        place = range(7), cache, cache.length, torch.ones(7, 7).tril().bool()
+        found.append(model.tree(IDS[:7], *place, on_canvas=True, plain=3, hidden=2))
     return model.logits(torch.cat(found))
 
 

@@ -1,5 +1,6 @@
 """The embedded model: our forward against transformers' Llama on its real weights."""
 
+import colorsys
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from engine.request import InfillRequest
 from engine.runtime import Engine
 from engine.tokenizer import Tokenizer
 
-CODE = Path(__file__).with_name("test_cache.py").read_text(encoding="utf-8")[:2400]
+CODE = Path(colorsys.__file__).read_text(encoding="utf-8")[:2400]  # which nobody edits any more
 
 
 @pytest.fixture(scope="module")
