@@ -72,7 +72,7 @@ def fill(
                 break
     ended = [text for text in texts if text.stop] or [replace(texts[0], stop=StopReason.DEADLINE)]
     found = {text.ids: text for text in (*copies, *ended)}
-    ranked = sorted(found.values(), key=lambda text: -text.total)
+    ranked = sorted(found.values(), key=lambda text: -_worth(text, policy))
     return [text.filled(beliefs.forwards) for text in ranked]
 
 
@@ -138,10 +138,15 @@ def _grown(
     return grown
 
 
+def _worth(text: _Text, policy: BeamConfig) -> float:
+    return policy.worth(text.total, len(text.ids))
+
+
 def _near(texts: Sequence[_Text], policy: BeamConfig) -> list[_Text]:
     """Those at most `policy.behind` nats behind the best, the best first; `width` of the unfinished."""
-    ranked = sorted(texts, key=lambda text: -text.total)
-    near = [text for text in ranked if text.total >= ranked[0].total - policy.behind]
+    ranked = sorted(texts, key=lambda text: -_worth(text, policy))
+    least = _worth(ranked[0], policy) - policy.behind
+    near = [text for text in ranked if _worth(text, policy) >= least]
     live = [text for text in near if not text.stop][: policy.width]
     return [text for text in near if text.stop or text in live]
 
@@ -149,8 +154,8 @@ def _near(texts: Sequence[_Text], policy: BeamConfig) -> list[_Text]:
 def _unfinished(texts: Sequence[_Text], policy: BeamConfig) -> list[_Text]:
     """What is still to be written; nothing once a text that has ended is far enough ahead of it."""
     live = [text for text in texts if not text.stop]
-    ended = max((text.total for text in texts if text.stop), default=-math.inf)
-    ahead = bool(live) and ended - max(text.total for text in live) >= policy.lead
+    ended = max((_worth(text, policy) for text in texts if text.stop), default=-math.inf)
+    ahead = bool(live) and ended - max(_worth(text, policy) for text in live) >= policy.lead
     return [] if ahead else live
 
 

@@ -265,15 +265,20 @@ class BeamConfig:
 
     A forward goes on with `width` of them at most, and with none that is more than `behind` nats less
     likely than the best; with none at all once one that has ended is `lead` nats ahead of what has
-    not.
+    not. Each token counts `reward` nats, or short texts would be found likelier than right ones.
     """
 
     width: int = 4
     behind: float = 3.0
     lead: float = -1.0
+    reward: float = 0.5
 
     def __post_init__(self) -> None:
         _require_positive(self, "width", "behind")
+
+    def worth(self, total: float, tokens: int) -> float:
+        """What a text of so many tokens counts, whose log-probabilities sum to `total`, in nats."""
+        return total + self.reward * tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,7 +251,10 @@ class Filling:
         for fill in fills:
             alike.setdefault(wording.read(fill.ids).rstrip(), []).append(fill)
         spelled = [
-            (_together([fill.total for fill in same]), wording.beginning(same[0], text))
+            (
+                _together([policy.worth(fill.total, len(fill.ids)) for fill in same]),
+                wording.beginning(same[0], text),
+            )
             for text, same in alike.items()
         ]
         return [fill for _, fill in sorted(spelled, key=lambda pair: -pair[0])]

@@ -15,7 +15,7 @@ from tests.engine.test_masked_canvas import EMPTY, HOLE, MASK, make_model
 from tests.engine.test_model import fresh_cache
 
 PREFIX = [10, 11, 12]
-EVERYTHING = BeamConfig(width=64, behind=1e6, lead=1e6)
+EVERYTHING = BeamConfig(width=64, behind=1e6, lead=1e6, reward=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,18 @@ def test_all_texts_of_a_few_tokens_are_found_with_the_odds_of_each_alone(model, 
             assert each.end == pytest.approx(same.end, abs=1e-4)
 
 
-LATE = replace(
-    HOLE, sees=1, room=len(HOLE.lead) + HOLE.hole
-)  # its suffix sees the first token only
+@pytest.mark.parametrize("reward", [0.0, 2.0, 30.0])
+def test_each_token_counts_its_reward(model, reward):
+    policy = replace(EVERYTHING, reward=reward)
+    found = search(model, policy, allowed=among(30, 31, EMPTY), max_tokens=3)
+    worth = [each.total + reward * len(each.ids) for each in found]
+    assert worth == sorted(worth, reverse=True)
+    if reward == 30.0:
+        assert len(found[0].ids) == 3, "more than any end could make up for"
+
+
+# A hole whose suffix sees the first token only.
+LATE = replace(HOLE, sees=1, room=len(HOLE.lead) + HOLE.hole)
 
 
 @torch.inference_mode()
