@@ -194,7 +194,7 @@ def fit_indentation(text: str, snapshot: Snapshot) -> str:
             first = first.lstrip(" \t")
     if not others or here.state(first).inside:
         return "\n".join([first, *others])
-    return "\n".join(indentation.adopt([first, *others], indentation.lead(left), document))
+    return "\n".join(indentation.adopt([first, *others], indentation.lead(left + first), document))
 
 
 def drop_broken(text: str, snapshot: Snapshot) -> str:

@@ -54,6 +54,18 @@ CASES = {
         "├    return 1┤",
         "def f():\n├    return 1┤\n",
     ),
+    "a block that brings all of its indentation": (
+        "python",
+        "def f():\n    for a in b:\n        c = a\n║\n    return d\n",
+        "├        if c:\n            d(c)┤",
+        "def f():\n    for a in b:\n        c = a\n├        if c:\n            d(c)┤\n    return d\n",
+    ),
+    "the same, of two blanks in a file of four": (
+        "python",
+        "def f():\n    for a in b:\n        c = a\n║\n    return d\n",
+        "├        if c:\n          d(c)┤",
+        "def f():\n    for a in b:\n        c = a\n├        if c:\n            d(c)┤\n    return d\n",
+    ),
     "a string's inside stays": (
         "python",
         'def f():\n\tx = """║\n',
