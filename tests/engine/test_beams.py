@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from engine import beams, causal
+from engine.cache import PrefixCache
 from engine.config import BeamConfig, ConfigError
 from engine.errors import Cancelled
 from engine.infill import Control
 from engine.request import StopReason
+from tests.engine import tiny
 from tests.engine.test_masked_canvas import EMPTY, HOLE, MASK, make_model
 from tests.engine.test_model import fresh_cache
 
@@ -87,9 +89,10 @@ LATE = replace(HOLE, sees=1, room=len(HOLE.lead) + HOLE.hole)
 
 
 @torch.inference_mode()
-def prefixes(model, cached):
+def prefixes(model, cached, pools=None):
     """The whole prefix, its first `cached` tokens, and a hole with the others before it."""
-    whole, cache = fresh_cache(model), fresh_cache(model)
+    whole = fresh_cache(model)
+    cache = PrefixCache(model.config, torch.device("cpu"), torch.float32, pools=pools)
     model.encode(PREFIX, whole)
     model.encode(PREFIX[:cached], cache)
     late = PREFIX[cached:]
@@ -100,9 +103,10 @@ def held(cache, layers):
     return [part for layer in range(layers) for part in cache.visible(layer)]
 
 
+@pytest.mark.parametrize("in_pages", [False, True])
 @pytest.mark.parametrize("cached", [1, 2])
-def test_the_last_tokens_of_the_prefix_may_come_with_the_first_forward(model, cached):
-    whole, cache, hole = prefixes(model, cached)
+def test_the_last_tokens_of_the_prefix_may_come_with_the_first_forward(model, cached, in_pages):
+    whole, cache, hole = prefixes(model, cached, tiny.pools(model, 200, 1) if in_pages else None)
     options = {"max_tokens": 3, "allowed": among(30, 31, EMPTY), "offered": [(31, 33)]}
     expected = beams.fill(model, whole, LATE, EVERYTHING, no_stop, Control(), **options)
     found = beams.fill(model, cache, hole, EVERYTHING, no_stop, Control(), **options)
