@@ -293,7 +293,7 @@ class EngineConfig:
     `drafts` verifies text copied from near the cursor in one forward, `canvas_drafts` shows it to
     the denoiser as its first guess, `favour_copies` writes it where the model is nearly as sure of it
     (one text at a time only: see `beams`).
-    `beams` writes a hole in several ways at once and takes the one that both sides of it speak for, or
+    `beams` writes a hole in several ways at once, both sides of it in view, and takes the likeliest, or
     with `rivals` a copy in its place; None writes the likeliest token each time.
     `soft_tokens` makes self-conditioning mix the embeddings of the likeliest few only, which on a GPU
     leaves the logits unwritten; None keeps to the model's training.
